@@ -1,0 +1,88 @@
+package image
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
+
+// Names of signature algorithms. The hash is the one the format applies to the
+// signed region; Ed25519's own inner SHA-512 is not named.
+const (
+	AlgECDSAP256 = "ecdsa-p256-sha256"
+	AlgECDSAP384 = "ecdsa-p384-sha384"
+	AlgEd25519   = "ed25519"
+	AlgRSA2048   = "rsa2048-pss-sha256"
+	AlgRSA3072   = "rsa3072-pss-sha256"
+)
+
+// KeyID names a public key: the SHA-256 of its SubjectPublicKeyInfo DER (RFC
+// 5280, section 4.1.2.7) in hexadecimal.
+func KeyID(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fmt.Errorf("encoding public key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// SigningAlgorithm returns the algorithm a key of pub's kind signs images with.
+// Images are signed with ECDSA P-256 and Ed25519 only; other kinds are
+// [ErrUnsupported].
+func SigningAlgorithm(pub crypto.PublicKey) (string, error) {
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		if k != nil && k.Curve == elliptic.P256() {
+			return AlgECDSAP256, nil
+		}
+		return "", fmt.Errorf("choosing signature algorithm: ecdsa key is not on P-256: %w", ErrUnsupported)
+	case ed25519.PublicKey:
+		if len(k) == ed25519.PublicKeySize {
+			return AlgEd25519, nil
+		}
+		return "", fmt.Errorf("choosing signature algorithm: ed25519 key has %d bytes: %w", len(k), ErrUnsupported)
+	default:
+		return "", fmt.Errorf("choosing signature algorithm: no image is signed with a key of type %T: %w", pub, ErrUnsupported)
+	}
+}
+
+// MakeSignature signs with key: an ECDSA key signs digest (the result is DER,
+// RFC 3279 section 2.2.3), an Ed25519 key signs message (RFC 8032).
+//
+// The result is checked before it is returned. A fault in an HSM or on its way
+// back must not become a release that devices refuse, and a faulty ECDSA
+// signature can leak the key.
+func MakeSignature(key crypto.Signer, digest [sha256.Size]byte, message []byte) ([]byte, error) {
+	pub := key.Public()
+	alg, err := SigningAlgorithm(pub)
+	if err != nil {
+		return nil, err
+	}
+	var sig []byte
+	var ok bool
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		if sig, err = key.Sign(rand.Reader, digest[:], crypto.SHA256); err == nil {
+			ok = ecdsa.VerifyASN1(k, digest[:], sig)
+		}
+	case ed25519.PublicKey:
+		if sig, err = key.Sign(rand.Reader, message, crypto.Hash(0)); err == nil {
+			ok = ed25519.Verify(k, message, sig)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("signing with %s key: %w", alg, err)
+	}
+	if !ok {
+		return nil, errors.New("checking new signature: the signer returned one that its own public key refuses")
+	}
+	return sig, nil
+}

@@ -1,0 +1,66 @@
+package fw
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"strings"
+)
+
+// The ids of things that outsiders name. Ids chosen by the maker (products,
+// hardware, components, devices) are validated; ids minted here are random.
+type (
+	// ProductID names what is sold, chosen by the maker: [a-z0-9-], 1 to 64 bytes.
+	ProductID string
+	// HardwareID is a compatibility id of a product variant (board and
+	// revision), chosen by the maker.
+	HardwareID string
+	// ComponentName is an updatable part of a device; "main" when there is one.
+	ComponentName string
+	// DeviceID names one unit, chosen by the maker, often the serial number.
+	DeviceID string
+	// ReleaseID names a release, "rel_" and 20 random characters.
+	ReleaseID string
+	// CampaignID names a campaign, "cmp_" and 20 random characters.
+	CampaignID string
+	// UpdateID names one device in one campaign, "upd_" and 20 random characters.
+	UpdateID string
+	// AuthorizationID names one authorization, "aut_" and 20 random characters.
+	AuthorizationID string
+	// PermitID names one single-use right to use a key, "prm_" and 20 random characters.
+	PermitID string
+	// PersonID is who an operator is, whatever accounts and keys they hold:
+	// separation of duties is decided on it.
+	PersonID string
+	// KeyName names a signing key within the server.
+	KeyName string
+)
+
+// MainComponent is the component of a device that has only one.
+const MainComponent ComponentName = "main"
+
+var idEncoding = base32.NewEncoding("abcdefghijkmnpqrstuvwxyz23456789").WithPadding(base32.NoPadding)
+
+// NewID returns prefix, an underscore and 100 random bits in 20 lower-case
+// characters without look-alikes.
+func NewID(prefix string) string {
+	var b [13]byte
+	rand.Read(b[:]) // never fails: crypto/rand.Read, Go 1.24
+	return prefix + "_" + idEncoding.EncodeToString(b[:])[:20]
+}
+
+// ParseName checks a name chosen outside: 1 to 64 bytes of
+// [A-Za-z0-9._:-], beginning with a letter or digit. What says what is being
+// named, for the error.
+func ParseName(what, s string) (string, error) {
+	if s == "" || len(s) > 64 {
+		return "", Errorf(Invalid, "%s must be 1 to 64 characters, not %d", what, len(s))
+	}
+	for i := range len(s) {
+		c := s[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("._:-", rune(c))) {
+			return "", Errorf(Invalid, "%s %q may hold only letters, digits and . _ : - and must begin with a letter or digit", what, s)
+		}
+	}
+	return s, nil
+}

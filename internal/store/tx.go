@@ -1,0 +1,71 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// Tx is one closure's view of the write transaction. It must not be used
+// after the closure returns.
+type Tx struct {
+	ctx     context.Context //nolint:containedctx // a Tx is one closure's view and does not outlive it
+	db      *DB
+	now     time.Time
+	wrote   bool
+	commit  []func()
+	scratch map[any]any
+	batch   *Batch
+}
+
+// Batch is what the closures of one commit share. The ledger keeps its
+// pending records here.
+type Batch struct {
+	// Cache holds values that are valid until the commit, because nobody
+	// else can write meanwhile. A roll-back drops it.
+	Cache map[any]any
+}
+
+// Now is the time of this transaction, fixed when it began, in UTC with
+// millisecond precision.
+func (tx *Tx) Now() time.Time { return tx.now }
+
+// Context is the context for work inside the closure. It is not cancelled
+// with the caller's: a write that has begun ends.
+func (tx *Tx) Context() context.Context { return tx.ctx }
+
+// Batch returns what the closures of this commit share.
+func (tx *Tx) Batch() *Batch { return tx.batch }
+
+// OnCommit runs f after the transaction has committed, before DB.Tx returns.
+func (tx *Tx) OnCommit(f func()) { tx.commit = append(tx.commit, f) }
+
+func (tx *Tx) exec(q string, args ...any) (int64, error) {
+	st, err := tx.db.writeStmts.get(tx.ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	tx.wrote = true
+	res, err := st.ExecContext(tx.ctx, args...)
+	if err != nil {
+		return 0, fmt.Errorf("writing to the database: %w", err)
+	}
+	return res.RowsAffected()
+}
+
+func (tx *Tx) query(q string, args ...any) (*sql.Rows, error) {
+	st, err := tx.db.writeStmts.get(tx.ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(tx.ctx, args...) //nolint:sqlclosecheck // the caller closes the rows
+}
+
+func (tx *Tx) queryRow(q string, args ...any) *sql.Row {
+	st, err := tx.db.writeStmts.get(tx.ctx, q)
+	if err != nil {
+		return tx.db.conn.QueryRowContext(tx.ctx, tx.db.d.rewrite(q), args...) // carries the error of the text
+	}
+	return st.QueryRowContext(tx.ctx, args...)
+}

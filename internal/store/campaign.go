@@ -90,6 +90,7 @@ type Update struct {
 	Member        bool
 	Attempts      int
 	LastAttempt   int64
+	Failures      int // failed, rejected and rolled_back reports so far
 	Authorization fw.AuthorizationID
 	Rollback      bool
 	Reason        fw.Reason
@@ -99,11 +100,11 @@ type Update struct {
 	UpdatedAt     int64
 }
 
-const updateColumns = "id, campaign, device, state, stage, member, attempts, last_attempt, authorization_id, rollback, reason, refusal_key, refusal_count, refusal_idx, updated_at"
+const updateColumns = "id, campaign, device, state, stage, member, attempts, last_attempt, failures, authorization_id, rollback, reason, refusal_key, refusal_count, refusal_idx, updated_at"
 
 func scanUpdate(s interface{ Scan(...any) error }) (u Update, err error) {
 	var member, rollback int64
-	err = s.Scan(&u.ID, &u.Campaign, &u.Device, &u.State, &u.Stage, &member, &u.Attempts, &u.LastAttempt, &u.Authorization, &rollback, &u.Reason, &u.RefusalKey, &u.RefusalCount, &u.RefusalIndex, &u.UpdatedAt)
+	err = s.Scan(&u.ID, &u.Campaign, &u.Device, &u.State, &u.Stage, &member, &u.Attempts, &u.LastAttempt, &u.Failures, &u.Authorization, &rollback, &u.Reason, &u.RefusalKey, &u.RefusalCount, &u.RefusalIndex, &u.UpdatedAt)
 	u.Member, u.Rollback = member != 0, rollback != 0
 	return u, err
 }
@@ -142,11 +143,11 @@ func UpdatesOfDevice(q Queryer, d fw.DeviceID, limit int) ([]Update, error) {
 // PutUpdate stores an update, new or changed.
 func PutUpdate(tx *Tx, u *Update) error {
 	u.UpdatedAt = tx.now.Unix()
-	_, err := tx.exec("INSERT INTO device_update ("+updateColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+	_, err := tx.exec("INSERT INTO device_update ("+updateColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 		ON CONFLICT (campaign, device) DO UPDATE SET state = excluded.state, stage = excluded.stage, member = excluded.member, attempts = excluded.attempts,
-		last_attempt = excluded.last_attempt, authorization_id = excluded.authorization_id, rollback = excluded.rollback, reason = excluded.reason,
+		last_attempt = excluded.last_attempt, failures = excluded.failures, authorization_id = excluded.authorization_id, rollback = excluded.rollback, reason = excluded.reason,
 		refusal_key = excluded.refusal_key, refusal_count = excluded.refusal_count, refusal_idx = excluded.refusal_idx, updated_at = excluded.updated_at`,
-		u.ID, u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
+		u.ID, u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures, u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
 	return err
 }
 

@@ -223,6 +223,7 @@ CREATE TABLE device_update (
 	member        BIGINT NOT NULL DEFAULT 0, -- 1: counted in its stage
 	attempts      BIGINT NOT NULL DEFAULT 0,
 	last_attempt  BIGINT NOT NULL DEFAULT 0,
+	failures      BIGINT NOT NULL DEFAULT 0, -- failed, rejected and rolled_back reports
 	authorization_id TEXTC NOT NULL DEFAULT '',
 	rollback      BIGINT NOT NULL DEFAULT 0, -- 1: the open authorization is for the rollback release
 	reason        TEXTC  NOT NULL DEFAULT '',

@@ -1,0 +1,143 @@
+package mcuboot
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/writ-project/writ/internal/image"
+)
+
+func seed(f *testing.F) {
+	f.Helper()
+	files, err := filepath.Glob("testdata/*.bin")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no samples: %v", err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	small := make([]byte, headerSize+1+tlvInfoSize)
+	le.PutUint32(small, imageMagic)
+	le.PutUint16(small[8:], headerSize)
+	le.PutUint32(small[12:], 1)
+	le.PutUint16(small[headerSize+1:], tlvInfoMagic)
+	le.PutUint16(small[headerSize+3:], tlvInfoSize)
+	f.Add(small)
+}
+
+// fixDigest puts the right digest into an image that is otherwise well formed,
+// so that the fuzzer gets past it.
+func fixDigest(b []byte) {
+	l, err := parse(context.Background(), bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return
+	}
+	c, err := interpret(l)
+	if err != nil || c.encrypted {
+		return
+	}
+	h := c.hash.New()
+	h.Write(b[:l.hdrSize+l.imgSize+int64(len(l.protected))])
+	copy(b[l.tlvs[0].off+tlvHeadSize:], h.Sum(nil))
+}
+
+// Whatever Inspect accepts, it describes without contradiction, and re-signing
+// it gives an image that verifies and says the same.
+func FuzzInspect(f *testing.F) {
+	seed(f)
+	key := newEd25519(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = bytes.Clone(b) // the fuzzer owns its input
+		fixDigest(b)
+		ctx := context.Background()
+		info, err := Format{}.Inspect(ctx, bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			if _, ok := image.ReasonOf(err); !ok {
+				t.Fatalf("refused without a reason: %v", err)
+			}
+			return
+		}
+		if info.Size != int64(len(b)) || info.Padding >= info.Size {
+			t.Fatalf("size %d, padding %d of %d bytes", info.Size, info.Padding, len(b))
+		}
+		d, _ := info.Digest(image.ScopeImage)
+		var out bytes.Buffer
+		_, err = Format{}.Sign(ctx, &out, bytes.NewReader(b), int64(len(b)), key, image.SignOptions{})
+		if info.Encrypted || d.Algorithm != "sha256" {
+			if err == nil {
+				t.Fatal("signed an image that cannot be signed")
+			}
+			return
+		}
+		if err != nil {
+			t.Fatalf("inspected but not signed: %v", err)
+		}
+		v, err := verifyBytes(out.Bytes(), key.Public())
+		if err != nil {
+			t.Fatalf("signed but not verified: %v", err)
+		}
+		if v.Info.Version != info.Version || v.Info.Vendor != info.Vendor {
+			t.Fatalf("signing changed %+v to %+v", info, v.Info)
+		}
+	})
+}
+
+// Only images whose signed region is one of the samples' verify under the
+// samples' keys: the fuzzer has no private key.
+func FuzzVerify(f *testing.F) {
+	seed(f)
+	keys := allKeys(f)
+	signed := map[string]bool{}
+	for _, name := range []string{"p256", "p256-seccnt", "p256-full", "ed25519", "rsa2048"} {
+		v, err := verifyBytes(sample(f, name+".bin"), keys...)
+		if err != nil {
+			f.Fatal(err)
+		}
+		d, _ := v.Info.Digest(image.ScopeImage)
+		signed[d.Hex] = true
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, err := verifyBytes(b, keys...)
+		if err != nil {
+			if _, ok := image.ReasonOf(err); !ok {
+				t.Fatalf("refused without a reason: %v", err)
+			}
+			return
+		}
+		if d, _ := v.Info.Digest(image.ScopeImage); !signed[d.Hex] {
+			t.Fatalf("verified an image nobody signed: %+v", v.Info)
+		}
+	})
+}
+
+// Sign takes any bytes. What it returns without an error always verifies.
+func FuzzSign(f *testing.F) {
+	seed(f)
+	key := newEd25519(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var out bytes.Buffer
+		opt := image.SignOptions{Version: "1.2.3+4"}
+		_, err := Format{}.Sign(context.Background(), io.Writer(&out), bytes.NewReader(b), int64(len(b)), key, opt)
+		if err != nil {
+			if _, ok := image.ReasonOf(err); !ok {
+				t.Fatalf("refused without a reason: %v", err)
+			}
+			return
+		}
+		v, err := verifyBytes(out.Bytes(), key.Public())
+		if err != nil {
+			t.Fatalf("signed but not verified: %v", err)
+		}
+		if v.Info.Version != opt.Version {
+			t.Fatalf("signed as %s, verified as %s", opt.Version, v.Info.Version)
+		}
+	})
+}

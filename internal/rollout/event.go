@@ -29,9 +29,9 @@ type Event struct {
 	From          fw.UpdateState `json:"from,omitempty"`
 	To            fw.UpdateState `json:"to,omitempty"`
 	NewMember     bool           `json:"new_member,omitempty"`     // first authorization of this device in this campaign
-	Member        bool           `json:"member,omitempty"`         // was a member before; neither: the device is in no stage and nothing is counted
+	Outside       bool           `json:"outside,omitempty"`        // the device was never authorized in this campaign: nothing is counted
 	PriorFailures int            `json:"prior_failures,omitempty"` // failure reports (failed, rejected, rolled_back) of this device in this campaign before this event
-	Exhausted     bool           `json:"exhausted,omitempty"`      // To is a failure and no attempt is left
+	Exhausted     bool           `json:"exhausted,omitempty"`      // no attempt is left to this device after this event
 
 	// started, tick, recount, resume, stage_approved; 0 where not counted
 	Cohort       int   `json:"cohort,omitempty"`        // devices the plan's cohort selects
@@ -58,6 +58,7 @@ const (
 	ReasonOperator    Reason = "operator"            // somebody decided
 	ReasonScheduled   Reason = "scheduled"           // not_before lies ahead
 	ReasonDue         Reason = "due"                 // not_before was reached
+	ReasonFirst       Reason = "campaign_started"    // the first stage opens with the campaign
 	ReasonPrevious    Reason = "previous_passed"     // the stage before it passed
 	ReasonApproved    Reason = "approved"            // the stage got its approval
 	ReasonMinimum     Reason = "minimum_confirmed"   // enough devices confirmed

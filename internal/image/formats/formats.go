@@ -1,0 +1,50 @@
+// Package formats lists the container formats writ knows and picks one for an
+// image, by name or by looking at its first bytes.
+//
+// The list is an explicit value, not a registry that packages add themselves
+// to: what the program accepts is what this file says. Order matters for
+// detection. Raw accepts any bytes, so it is last, and an image in a format
+// that writ does not know is raw.
+package formats
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/writ-project/writ/internal/image"
+	"github.com/writ-project/writ/internal/image/mcuboot"
+	"github.com/writ-project/writ/internal/image/raw"
+)
+
+// All returns every format in detection order.
+func All() []image.Format {
+	return []image.Format{mcuboot.Format{}, raw.Format{}}
+}
+
+// ForName returns the format with that name.
+func ForName(name string) (image.Format, bool) {
+	for _, f := range All() {
+		if f.Name() == name {
+			return f, true
+		}
+	}
+	return nil, false
+}
+
+// Detect picks the format of an image by its first bytes. It does not say that
+// the image is well formed; Inspect does.
+func Detect(r io.ReaderAt, size int64) (image.Format, error) {
+	if size <= 0 {
+		return nil, fmt.Errorf("detecting image format: image is empty: %w", image.ErrTruncated)
+	}
+	prefix := make([]byte, min(size, image.PrefixSize))
+	if err := image.ReadAt(r, prefix, 0); err != nil {
+		return nil, fmt.Errorf("detecting image format: %w", err)
+	}
+	for _, f := range All() {
+		if f.Detect(prefix) {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("detecting image format: no format fits: %w", image.ErrUnsupported)
+}

@@ -1,0 +1,160 @@
+package formats_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/writ-project/writ/internal/image"
+	"github.com/writ-project/writ/internal/image/formats"
+)
+
+func Example() {
+	ctx := context.Background()
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	f, _ := formats.ForName("mcuboot")
+	firmware := bytes.NewReader([]byte("machine code"))
+	var out bytes.Buffer
+	opt := image.SignOptions{Version: "1.2.3+4", SecurityCounter: new(uint64(7))}
+	if _, err := f.Sign(ctx, &out, firmware, firmware.Size(), key, opt); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	signed := bytes.NewReader(out.Bytes())
+	f, err = formats.Detect(signed, signed.Size())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	v, err := f.Verify(ctx, signed, signed.Size(), nil, []crypto.PublicKey{pub})
+	fmt.Println(f.Name(), v.Info.Version, *v.Info.SecurityCounter, v.Algorithm, err)
+
+	out.Bytes()[0x205] ^= 1
+	_, err = f.Verify(ctx, signed, signed.Size(), nil, []crypto.PublicKey{pub})
+	reason, _ := image.ReasonOf(err)
+	fmt.Println(reason)
+	// Output:
+	// mcuboot 1.2.3+4 7 ed25519 <nil>
+	// bad_digest
+}
+
+func TestDetectTellsSamplesApart(t *testing.T) {
+	files, err := filepath.Glob("../mcuboot/testdata/*.bin")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no samples: %v", err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "mcuboot"
+		if filepath.Base(name) == "payload.bin" {
+			want = "raw"
+		}
+		f, err := formats.Detect(bytes.NewReader(b), int64(len(b)))
+		if err != nil || f.Name() != want {
+			t.Errorf("%s: got %v, %v, want %s", name, f, err, want)
+		}
+	}
+	if f, err := formats.Detect(bytes.NewReader([]byte{0x3d}), 1); err != nil || f.Name() != "raw" {
+		t.Errorf("one byte: got %v, %v", f, err)
+	}
+	for _, size := range []int64{0, -1, 5} {
+		if _, err := formats.Detect(bytes.NewReader(nil), size); !errors.Is(err, image.ErrTruncated) {
+			t.Errorf("nothing, said to be %d bytes: got %v", size, err)
+		}
+	}
+}
+
+func TestFormatsHaveNames(t *testing.T) {
+	for _, f := range formats.All() {
+		if g, ok := formats.ForName(f.Name()); !ok || g != f {
+			t.Errorf("%s: ForName gives %v", f.Name(), g)
+		}
+	}
+	if f, ok := formats.ForName("swu"); ok {
+		t.Errorf("unknown name: got %v", f)
+	}
+}
+
+// zeros is an endless file.
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size, limit = 64 << 20, 1 << 20
+	for _, f := range formats.All() {
+		path := filepath.Join(t.TempDir(), "image")
+		out, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		res, err := f.Sign(t.Context(), out, zeros{}, size, key, image.SignOptions{Version: "1.0.0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Inspect(t.Context(), out, res.Size); err != nil {
+			t.Error(err)
+		}
+		if _, err := f.Verify(t.Context(), out, res.Size, res.Envelope, []crypto.PublicKey{key.Public()}); err != nil {
+			t.Error(err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > limit {
+			t.Errorf("%s: allocated %d bytes for an image of %d, limit %d", f.Name(), n, size, limit)
+		}
+		if err := out.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Every format obeys the interface's contract on hostile input.
+func TestNoFormatPanicsOrPassesGarbage(t *testing.T) {
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range formats.All() {
+		for _, size := range []int64{-1, 0, 1, 31, 32, 33, 4096} {
+			for _, env := range [][]byte{nil, {}, []byte("{}"), make([]byte, 1<<20)} {
+				_, err := f.Verify(t.Context(), zeros{}, size, env, []crypto.PublicKey{pub})
+				if _, ok := image.ReasonOf(err); !ok {
+					t.Errorf("%s: %d zero bytes: got %v, want a refusal", f.Name(), size, err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if size > 0 {
+				if _, err := f.Sign(ctx, io.Discard, zeros{}, size, key, image.SignOptions{Version: "1.0.0"}); !errors.Is(err, context.Canceled) {
+					t.Errorf("%s: cancelled signing: got %v", f.Name(), err)
+				}
+			}
+		}
+	}
+}

@@ -94,12 +94,21 @@ func TestImgtoolSignsTheSameBytes(t *testing.T) {
 	}{
 		{"plain", in, []string{"-v", "1.2.3+4", "-H", "0x200", "--pad-header"}, image.SignOptions{Version: "1.2.3+4"}},
 		{"large header", in, []string{"-v", "9.8.7", "-H", "0x1000", "--pad-header"}, image.SignOptions{Version: "9.8.7", HeaderSize: 0x1000}},
-		{"counter", in, []string{"-v", "1.0.0", "-H", "0x20", "--pad-header", "-s", "4294967295"},
-			image.SignOptions{Version: "1.0.0", HeaderSize: 0x20, SecurityCounter: new(uint64(1<<32 - 1))}},
-		{"hardware", in, []string{"-v", "1.0.0", "-H", "0x200", "--pad-header", "-s", "7", "--vid", "example.com", "--cid", "board-a"},
-			image.SignOptions{Version: "1.0.0", SecurityCounter: new(uint64(7)), Vendor: "example.com", Hardware: []string{"board-a"}}},
-		{"hardware by uuid", in, []string{"-v", "1.0.0", "-H", "0x200", "--pad-header", "--vid", "cfbff0d1-9375-5685-968c-48ce8b15ae17", "--cid", "5f36311295cf534fa3d1fc8ef6f4962a"},
-			image.SignOptions{Version: "1.0.0", Vendor: "cfbff0d1-9375-5685-968c-48ce8b15ae17", Hardware: []string{"5f36311295cf534fa3d1fc8ef6f4962a"}}},
+		{
+			"counter", in,
+			[]string{"-v", "1.0.0", "-H", "0x20", "--pad-header", "-s", "4294967295"},
+			image.SignOptions{Version: "1.0.0", HeaderSize: 0x20, SecurityCounter: new(uint64(1<<32 - 1))},
+		},
+		{
+			"hardware", in,
+			[]string{"-v", "1.0.0", "-H", "0x200", "--pad-header", "-s", "7", "--vid", "example.com", "--cid", "board-a"},
+			image.SignOptions{Version: "1.0.0", SecurityCounter: new(uint64(7)), Vendor: "example.com", Hardware: []string{"board-a"}},
+		},
+		{
+			"hardware by uuid", in,
+			[]string{"-v", "1.0.0", "-H", "0x200", "--pad-header", "--vid", "cfbff0d1-9375-5685-968c-48ce8b15ae17", "--cid", "5f36311295cf534fa3d1fc8ef6f4962a"},
+			image.SignOptions{Version: "1.0.0", Vendor: "cfbff0d1-9375-5685-968c-48ce8b15ae17", Hardware: []string{"5f36311295cf534fa3d1fc8ef6f4962a"}},
+		},
 		{"header in place", zeros, []string{"-v", "1.0.0", "-H", "0x400"}, image.SignOptions{Version: "1.0.0", HeaderSize: 0x400, HeaderInPlace: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

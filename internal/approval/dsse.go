@@ -83,7 +83,7 @@ func OpenEnvelope(env []byte, payloadType string, root ed25519.PublicKey) ([]byt
 		return nil, fw.Errorf(fw.TooLarge, "envelope is %d bytes, over the limit of %d", len(env), maxEnvelope)
 	}
 	var e envelope
-	if err := decodeStrict(env, &e); err != nil {
+	if err := Decode(env, &e); err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "malformed DSSE envelope")
 	}
 	if e.PayloadType != payloadType {

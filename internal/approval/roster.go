@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
 	"slices"
@@ -37,6 +38,7 @@ type Approver struct {
 // Roster is a checked [RosterDocument]. It does not change.
 type Roster struct {
 	doc    RosterDocument
+	raw    []byte
 	digest fw.Digest
 	keys   map[fw.PersonID][]Key
 	owner  map[string]fw.PersonID // by fingerprint
@@ -48,10 +50,10 @@ func ParseRoster(payload []byte) (*Roster, error) {
 		return nil, fw.Errorf(fw.TooLarge, "roster is %d bytes, over the limit of %d", len(payload), maxRoster)
 	}
 	var doc RosterDocument
-	if err := decodeStrict(payload, &doc); err != nil {
+	if err := Decode(payload, &doc); err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "malformed roster")
 	}
-	r := &Roster{doc: doc, digest: fw.DigestOf(payload), keys: map[fw.PersonID][]Key{}, owner: map[string]fw.PersonID{}}
+	r := &Roster{doc: doc, raw: bytes.Clone(payload), digest: fw.DigestOf(payload), keys: map[fw.PersonID][]Key{}, owner: map[string]fw.PersonID{}}
 	switch {
 	case doc.Type != TypeRoster:
 		return nil, fw.Errorf(fw.Invalid, "roster has type %q, not %q", doc.Type, TypeRoster)
@@ -141,6 +143,9 @@ func (r *Roster) Follows(prev *Roster) error {
 
 // Version returns the roster's version, from 1.
 func (r *Roster) Version() int64 { return r.doc.Version }
+
+// Document returns the signed bytes.
+func (r *Roster) Document() []byte { return bytes.Clone(r.raw) }
 
 // Digest returns the digest of the document, which the next version names.
 func (r *Roster) Digest() fw.Digest { return r.digest }

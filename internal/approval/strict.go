@@ -12,11 +12,12 @@ import (
 // maxDepth bounds the nesting of a signed JSON document.
 const maxDepth = 16
 
-// decodeStrict decodes exactly one JSON value. It refuses unknown members,
+// Decode decodes exactly one JSON value, a document that people
+// signed. It refuses unknown members,
 // trailing data, and members that differ only in case or not at all:
 // encoding/json would take the last, another reader the first, and the two
 // would see different documents under one signature.
-func decodeStrict(b []byte, v any) error {
+func Decode(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := checkValue(d, 0); err != nil {
 		return err

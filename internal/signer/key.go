@@ -1,0 +1,202 @@
+package signer
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/writ-project/writ/internal/fw"
+)
+
+// Algorithm is a kind of key with its signature algorithm.
+type Algorithm string
+
+// Algorithms.
+const (
+	Ed25519   Algorithm = "ed25519"    // RFC 8032
+	ECDSAP256 Algorithm = "ecdsa-p256" // FIPS 186-5, with SHA-256
+)
+
+// KeyState says whether a key may still be used.
+type KeyState string
+
+// Key states in life-cycle order.
+const (
+	KeyActive  KeyState = "active"
+	KeyRetired KeyState = "retired" // verifies what it signed, signs no more; final
+)
+
+// purposes lists the algorithms of each purpose, the default first. Device
+// certificates are P-256 for the sake of TLS stacks on small devices; roots
+// and logs are Ed25519 because their formats are (C2SP signed notes, DSSE).
+var purposes = map[fw.Purpose][]Algorithm{
+	fw.PurposeImage:         {ECDSAP256, Ed25519},
+	fw.PurposeAuthorization: {Ed25519, ECDSAP256},
+	fw.PurposeLog:           {Ed25519},
+	fw.PurposeDeviceCA:      {ECDSAP256},
+	fw.PurposeRosterRoot:    {Ed25519},
+}
+
+// DefaultAlgorithm returns the algorithm that keys of purpose p have unless
+// another is asked for; "" if p is no purpose.
+func DefaultAlgorithm(p fw.Purpose) Algorithm {
+	if a := purposes[p]; len(a) > 0 {
+		return a[0]
+	}
+	return ""
+}
+
+// typeKey is the "type" member of a KeyInfo.
+const typeKey = "writ-key/v1"
+
+const maxKeyInfo = 8 << 10 // bytes
+
+// KeyInfo is what is public about a key. It is the content of NAME.pub.json.
+type KeyInfo struct {
+	Type      string     `json:"type"` // writ-key/v1
+	Name      fw.KeyName `json:"name"`
+	Purpose   fw.Purpose `json:"purpose"`
+	Algorithm Algorithm  `json:"algorithm"`
+	PublicKey string     `json:"public_key"` // SubjectPublicKeyInfo, PEM
+	KeyID     string     `json:"key_id"`     // hexadecimal SHA-256 of the SubjectPublicKeyInfo DER
+	CreatedAt int64      `json:"created_at"` // Unix seconds
+	State     KeyState   `json:"state"`
+}
+
+// ParseKeyInfo reads and checks a key's metadata.
+func ParseKeyInfo(b []byte) (KeyInfo, error) {
+	if len(b) > maxKeyInfo {
+		return KeyInfo{}, fw.Errorf(fw.TooLarge, "key metadata is %d bytes, over the limit of %d", len(b), maxKeyInfo)
+	}
+	var i KeyInfo
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&i); err != nil {
+		return KeyInfo{}, fw.Wrap(fw.Invalid, err, "malformed key metadata")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return KeyInfo{}, fw.Errorf(fw.Invalid, "key metadata is followed by something else")
+	}
+	if err := i.check(); err != nil {
+		return KeyInfo{}, err
+	}
+	return i, nil
+}
+
+func (i KeyInfo) check() error {
+	if i.Type != typeKey {
+		return fw.Errorf(fw.Invalid, "key metadata has type %q, not %q", i.Type, typeKey)
+	}
+	if err := checkName(i.Name); err != nil {
+		return err
+	}
+	if !slices.Contains(purposes[i.Purpose], i.Algorithm) {
+		return fw.Errorf(fw.Invalid, "key %q: a key for %q cannot be %q", i.Name, i.Purpose, i.Algorithm)
+	}
+	if i.State != KeyActive && i.State != KeyRetired {
+		return fw.Errorf(fw.Invalid, "key %q has unknown state %q", i.Name, i.State)
+	}
+	pub, err := i.Public()
+	if err != nil {
+		return err
+	}
+	alg, err := algorithmOf(pub)
+	if err != nil || alg != i.Algorithm {
+		return fw.Wrap(fw.Invalid, err, "key %q says it is %s and its public key is not", i.Name, i.Algorithm)
+	}
+	id, err := keyID(pub)
+	if err != nil || id != i.KeyID {
+		return fw.Wrap(fw.Invalid, err, "key %q: the key id is not that of its public key", i.Name)
+	}
+	return nil
+}
+
+// checkName keeps key names usable as file names on every system.
+func checkName(n fw.KeyName) error {
+	s, err := fw.ParseName("key name", string(n))
+	if err != nil {
+		return err
+	}
+	for _, c := range s {
+		if c == ':' || c >= 'A' && c <= 'Z' {
+			return fw.Errorf(fw.Invalid, "key name %q is also a file name: use lower-case letters, digits and . _ -", s)
+		}
+	}
+	return nil
+}
+
+// Public returns the public key.
+func (i KeyInfo) Public() (crypto.PublicKey, error) {
+	block, rest := pem.Decode([]byte(i.PublicKey))
+	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fw.Errorf(fw.Invalid, "key %q has no PEM public key", i.Name)
+	}
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fw.Wrap(fw.Invalid, err, "key %q has a malformed public key", i.Name)
+	}
+	return pub, nil
+}
+
+func algorithmOf(pub crypto.PublicKey) (Algorithm, error) {
+	switch k := pub.(type) {
+	case ed25519.PublicKey:
+		return Ed25519, nil
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() {
+			return ECDSAP256, nil
+		}
+	}
+	return "", fw.Errorf(fw.Invalid, "keys of kind %T are not used here", pub)
+}
+
+func keyID(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func generate(alg Algorithm) (crypto.Signer, error) {
+	switch alg {
+	case Ed25519:
+		_, k, err := ed25519.GenerateKey(rand.Reader)
+		return k, err
+	case ECDSAP256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	return nil, fw.Errorf(fw.Invalid, "unknown key algorithm %q", alg)
+}
+
+// private is an unlocked key. It never leaves the package; the types below
+// give it the abilities of its purpose and no others.
+type private struct {
+	info KeyInfo
+	key  crypto.Signer
+}
+
+type (
+	// ImageKey signs firmware images.
+	ImageKey struct{ k *private }
+	// AuthorizationKey signs authorizations.
+	AuthorizationKey struct{ k *private }
+	// LogKey signs checkpoints and receipts.
+	LogKey struct{ k *private }
+	// DeviceCAKey signs certificates and revocation lists.
+	DeviceCAKey struct{ k *private }
+	// RosterRootKey signs rosters and trust bundles.
+	RosterRootKey struct{ k *private }
+)

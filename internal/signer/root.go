@@ -1,0 +1,135 @@
+package signer
+
+import (
+	"crypto/ed25519"
+	"time"
+
+	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/fw"
+)
+
+// SignRoster signs a roster document and returns its DSSE envelope. The
+// permit's subject is the document's digest. The roster must follow the one
+// adopted last.
+func (s *Signer) SignRoster(p *Permit, document []byte, at time.Time) ([]byte, error) {
+	return s.seal(p, approval.RosterPayloadType, document, at, func() error {
+		roster, err := approval.ParseRoster(document)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		prev, err := s.lastRoster()
+		if err != nil {
+			return err
+		}
+		return roster.Follows(prev)
+	})
+}
+
+// SignTrustBundle signs a trust bundle document and returns its DSSE envelope
+// (payload type approval.TrustBundlePayloadType). The permit's subject is the
+// document's digest.
+func (s *Signer) SignTrustBundle(p *Permit, document []byte, at time.Time) ([]byte, error) {
+	return s.seal(p, approval.TrustBundlePayloadType, document, at, func() error { return nil })
+}
+
+func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Time, check func() error) ([]byte, error) {
+	grant, k, err := s.redeem(p, fw.PurposeRosterRoot)
+	if err != nil {
+		return nil, err
+	}
+	if fw.DigestOf(document) != grant.Subject {
+		return nil, fw.Errorf(fw.Forbidden, "permit %s is for another document", p.id)
+	}
+	if err := check(); err != nil {
+		return nil, err
+	}
+	if err := s.record(p, at); err != nil {
+		return nil, err
+	}
+	env, err := RosterRootKey{k}.seal(payloadType, document)
+	if err != nil {
+		return nil, err
+	}
+	return env, s.recordOutput(p, fw.DigestOf(env), at)
+}
+
+func (k RosterRootKey) seal(payloadType string, document []byte) ([]byte, error) {
+	return approval.Seal(payloadType, document, k.k.key)
+}
+
+// AdoptRoster makes the roster in a DSSE envelope the one that approvals are
+// checked against. The first one is taken as it is; after that each must
+// follow the one before, so that a removed approver cannot be brought back by
+// presenting an old roster. Adopting the current one again does nothing.
+// SignImage adopts the roster it is given by the same rule.
+func (s *Signer) AdoptRoster(envelope []byte, at time.Time) error {
+	roster, err := s.openRoster(envelope)
+	if err != nil {
+		return err
+	}
+	return s.adopt(roster, at)
+}
+
+// openRoster checks an envelope against the active roster root keys.
+func (s *Signer) openRoster(envelope []byte) (*approval.Roster, error) {
+	roots := s.ks.roots()
+	if len(roots) == 0 {
+		return nil, fw.Errorf(fw.Conflict, "there is no roster root key: create one, or put the %s file of an offline one into the key directory", publicSuffix)
+	}
+	var last error
+	for _, info := range roots {
+		pub, err := info.Public()
+		if err != nil {
+			return nil, err
+		}
+		key, ok := pub.(ed25519.PublicKey)
+		if !ok {
+			continue
+		}
+		roster, err := approval.OpenRoster(envelope, key)
+		if err == nil {
+			return roster, nil
+		}
+		last = err
+	}
+	return nil, last
+}
+
+func (s *Signer) adopt(roster *approval.Roster, at time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, err := s.lastRoster()
+	if err != nil {
+		return err
+	}
+	if last != nil {
+		if last.Digest() == roster.Digest() {
+			return nil
+		}
+		if err := roster.Follows(last); err != nil {
+			return fw.Wrap(fw.Conflict, err, "roster version %d does not follow version %d, which this signer knows: adopt the versions in between first", roster.Version(), last.Version())
+		}
+	}
+	if err := s.journal.Append(Entry{Kind: EntryRoster, At: at.Unix(), Output: roster.Digest(), Roster: roster.Document()}); err != nil {
+		return err
+	}
+	s.roster = roster
+	return nil
+}
+
+// lastRoster returns the roster adopted last, also before a restart; nil if
+// none was. The caller holds s.mu.
+func (s *Signer) lastRoster() (*approval.Roster, error) {
+	if s.roster == nil {
+		if doc := s.journal.Roster(); doc != nil {
+			roster, err := approval.ParseRoster(doc)
+			if err != nil {
+				return nil, fw.Wrap(fw.Corrupt, err, "the roster in the signing journal is damaged: restore the journal from a backup")
+			}
+			s.roster = roster
+		}
+	}
+	return s.roster, nil
+}

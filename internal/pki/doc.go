@@ -31,9 +31,10 @@
 // # Example
 //
 //	csr, err := pki.ParseCSR(body)
-//	err = csr.CheckDevice("gw-0017")
+//	err = csr.CheckDevice("gateway", "gw-0017")
 //	tmpl, err := pki.DeviceTemplate(csr, pki.DeviceProfile{}, "gateway", "gw-0017", now)
-//	subject, err := signer.CertificateDigest(tmpl, caCert, csr.PublicKey)
+//	req := signer.CertificateRequest{Template: tmpl, Parent: caCert, PublicKey: csr.PublicKey, At: now}
+//	subject, err := signer.CertificateDigest(req, caCert.PublicKey)
 //	// decide and record; then
-//	der, err := s.IssueCertificate(permit, signer.CertificateRequest{Template: tmpl, Parent: caCert, PublicKey: csr.PublicKey, At: now})
+//	der, err := s.IssueCertificate(permit, req)
 package pki

@@ -16,6 +16,7 @@ var layers = []struct {
 		"internal/authz", "internal/approval", "internal/image", "internal/image/*",
 		"apitypes",
 	}},
+	{"payloads", []string{"internal/docket"}},
 	{"platform", []string{
 		"verify", "internal/store", "internal/blob", "internal/signer", "internal/pki",
 		"internal/advisory",

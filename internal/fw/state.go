@@ -108,7 +108,9 @@ var updateMoves = transitions[UpdateState]{
 	UpdateDelivered:  {UpdateInstalled, UpdateConfirmed, UpdateFailed, UpdateRejected, UpdatePaused, UpdateRolledBack, UpdateCancelled, UpdateSuperseded},
 	UpdateInstalled:  {UpdateConfirmed, UpdateFailed, UpdateRejected, UpdateRolledBack},
 	UpdateConfirmed:  {UpdateRolledBack},
-	UpdateFailed:     {UpdatePending, UpdateAuthorized, UpdateRefused, UpdateCancelled, UpdateSuperseded},
+	UpdateRejected:   {UpdateAuthorized, UpdateRefused, UpdateCancelled, UpdateSuperseded},
+	// A device may report the end of an attempt after the server gave it up.
+	UpdateFailed:     {UpdateInstalled, UpdateConfirmed, UpdateRejected, UpdateRolledBack, UpdatePending, UpdateAuthorized, UpdateRefused, UpdateCancelled, UpdateSuperseded},
 	UpdateRolledBack: {UpdatePending, UpdateAuthorized, UpdateRefused, UpdateCancelled, UpdateSuperseded},
 	// A paused device may already hold its authorization: what it then
 	// reports is the truth and is recorded.

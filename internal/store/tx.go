@@ -10,13 +10,12 @@ import (
 // Tx is one closure's view of the write transaction. It must not be used
 // after the closure returns.
 type Tx struct {
-	ctx     context.Context //nolint:containedctx // a Tx is one closure's view and does not outlive it
-	db      *DB
-	now     time.Time
-	wrote   bool
-	commit  []func()
-	scratch map[any]any
-	batch   *Batch
+	ctx    context.Context //nolint:containedctx // a Tx is one closure's view and does not outlive it
+	db     *DB
+	now    time.Time
+	wrote  bool
+	commit []func()
+	batch  *Batch
 }
 
 // Batch is what the closures of one commit share. The ledger keeps its
@@ -68,4 +67,11 @@ func (tx *Tx) queryRow(q string, args ...any) *sql.Row {
 		return tx.db.conn.QueryRowContext(tx.ctx, tx.db.d.rewrite(q), args...) // carries the error of the text
 	}
 	return st.QueryRowContext(tx.ctx, args...)
+}
+
+// ExecForTest runs any statement. Tests use it to damage a database as an
+// attacker with a database shell would; nothing else may.
+func ExecForTest(tx *Tx, q string, args ...any) error {
+	_, err := tx.exec(q, args...)
+	return err
 }

@@ -1,0 +1,203 @@
+package tlog
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/internal/fw"
+)
+
+// COSE labels and values of a receipt.
+const (
+	labelAlg = 1   // RFC 9052 section 3.1
+	labelKid = 4   // RFC 9052 section 3.1
+	labelVDS = 395 // RFC 9942 section 4: verifiable data structure
+	labelVDP = 396 // RFC 9942 section 4: its proofs
+
+	algEdDSA      = -8 // RFC 9053 section 2.2
+	vdsRFC9162    = 1  // RFC 9942 section 5
+	proofIncluded = -1 // RFC 9942 section 5.2
+)
+
+// MaxReceipt bounds a receipt: 63 path hashes and what is around them.
+const MaxReceipt = 4 << 10
+
+// maxPath is the length of the longest path: a tree of 2^63 entries.
+const maxPath = 63
+
+var (
+	encMode = must(cbor.CoreDetEncOptions().EncMode())
+	decMode = must(cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
+		MaxArrayElements: 128, MaxMapPairs: 16, MaxNestedLevels: 8,
+	}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // constant options: programmer error
+	}
+	return v
+}
+
+// RootSignature is the log's COSE signature over a root. It is part of every
+// receipt of that tree size.
+type RootSignature struct {
+	Protected []byte
+	Signature []byte
+}
+
+// KeyID is the kid of a receipt: SHA-256 of the raw public key.
+func KeyID(pub ed25519.PublicKey) []byte {
+	h := sha256.Sum256(pub)
+	return h[:]
+}
+
+// ProtectedHeader returns the protected header of a log's receipts.
+func ProtectedHeader(pub ed25519.PublicKey) ([]byte, error) {
+	return encMode.Marshal(map[int]any{labelAlg: algEdDSA, labelKid: KeyID(pub), labelVDS: vdsRFC9162})
+}
+
+// SigStructure returns the bytes that a receipt's signature is over
+// (RFC 9052 section 4.4), with the root as detached payload.
+func SigStructure(protected []byte, root Hash) ([]byte, error) {
+	return encMode.Marshal([]any{"Signature1", protected, []byte{}, root[:]})
+}
+
+// SignRoot signs root once for all receipts of its tree size.
+func SignRoot(root Hash, pub ed25519.PublicKey, sign SignFunc) (RootSignature, error) {
+	p, err := ProtectedHeader(pub)
+	if err != nil {
+		return RootSignature{}, fmt.Errorf("encoding the receipt header: %w", err)
+	}
+	msg, err := SigStructure(p, root)
+	if err != nil {
+		return RootSignature{}, fmt.Errorf("encoding the receipt: %w", err)
+	}
+	sig, err := sign(msg)
+	if err != nil {
+		return RootSignature{}, err
+	}
+	return RootSignature{Protected: p, Signature: sig}, nil
+}
+
+// inclusion is the inclusion proof of RFC 9942 section 5.2.
+type inclusion struct {
+	_     struct{} `cbor:",toarray"`
+	Size  uint64
+	Index uint64
+	Path  [][]byte
+}
+
+type receiptBody struct {
+	_           struct{} `cbor:",toarray"`
+	Protected   []byte
+	Unprotected map[int]map[int][][]byte
+	Payload     []byte // nil: detached
+	Signature   []byte
+}
+
+// Receipt assembles the receipt for entry index of the tree of the given size.
+func Receipt(rs RootSignature, size, index int64, path []Hash) ([]byte, error) {
+	in := inclusion{Size: uint64(size), Index: uint64(index), Path: make([][]byte, len(path))}
+	for i := range path {
+		in.Path[i] = path[i][:]
+	}
+	proof, err := encMode.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the inclusion proof: %w", err)
+	}
+	return encMode.Marshal(cbor.Tag{Number: 18, Content: receiptBody{
+		Protected:   rs.Protected,
+		Unprotected: map[int]map[int][][]byte{labelVDP: {proofIncluded: {proof}}},
+		Signature:   rs.Signature,
+	}})
+}
+
+// Included is what a receipt proves: the entry is number Index of the log,
+// and was when the log had Size entries.
+type Included struct {
+	Index, Size int64
+}
+
+// CheckReceipt checks a receipt for entry under the log's key.
+func CheckReceipt(receipt, entry []byte, pub ed25519.PublicKey) (Included, error) {
+	bad := func(what string) (Included, error) {
+		return Included{}, fw.Errorf(fw.Invalid, "malformed receipt: %s", what)
+	}
+	if len(receipt) > MaxReceipt {
+		return bad("too large")
+	}
+	var tag cbor.RawTag
+	if err := decMode.Unmarshal(receipt, &tag); err != nil || tag.Number != 18 {
+		return bad("not a COSE_Sign1")
+	}
+	var b receiptBody
+	if err := decMode.Unmarshal(tag.Content, &b); err != nil {
+		return bad("not a COSE_Sign1")
+	}
+	want, err := ProtectedHeader(pub)
+	if err != nil {
+		return Included{}, fmt.Errorf("encoding the receipt header: %w", err)
+	}
+	// The header of a receipt is a function of the key, so it is compared
+	// whole: another algorithm or tree kind cannot slip in.
+	if string(b.Protected) != string(want) {
+		return bad("not by this log's key")
+	}
+	proofs := b.Unprotected[labelVDP][proofIncluded]
+	if b.Payload != nil || len(b.Unprotected) != 1 || len(proofs) != 1 || len(b.Signature) != ed25519.SignatureSize {
+		return bad("it must hold one inclusion proof and a detached payload")
+	}
+	var in inclusion
+	if err := decMode.Unmarshal(proofs[0], &in); err != nil || len(in.Path) > maxPath || in.Size > 1<<62 || in.Index >= in.Size {
+		return bad("the inclusion proof")
+	}
+	path := make([]Hash, len(in.Path))
+	for i, p := range in.Path {
+		if len(p) != tlog.HashSize {
+			return bad("the inclusion proof")
+		}
+		path[i] = Hash(p)
+	}
+	root, err := rootFromPath(path, int64(in.Size), int64(in.Index), tlog.RecordHash(entry))
+	if err != nil {
+		return bad("the inclusion proof")
+	}
+	msg, err := SigStructure(b.Protected, root)
+	if err != nil {
+		return Included{}, fmt.Errorf("encoding the receipt: %w", err)
+	}
+	if !ed25519.Verify(pub, msg, b.Signature) {
+		return Included{}, fw.Errorf(fw.Corrupt, "the receipt does not prove this record under this log's key")
+	}
+	return Included{Index: int64(in.Index), Size: int64(in.Size)}, nil
+}
+
+// rootFromPath computes the root that an inclusion proof leads to (RFC 9162
+// section 2.1.3.2).
+func rootFromPath(path []Hash, size, index int64, leaf Hash) (Hash, error) {
+	fn, sn, r := index, size-1, leaf
+	for _, p := range path {
+		if sn == 0 {
+			return Hash{}, fmt.Errorf("the path is too long")
+		}
+		if fn&1 == 1 || fn == sn {
+			r = tlog.NodeHash(p, r)
+			for fn&1 == 0 && fn != 0 {
+				fn, sn = fn>>1, sn>>1
+			}
+		} else {
+			r = tlog.NodeHash(r, p)
+		}
+		fn, sn = fn>>1, sn>>1
+	}
+	if sn != 0 {
+		return Hash{}, fmt.Errorf("the path is too short")
+	}
+	return r, nil
+}

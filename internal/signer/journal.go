@@ -125,10 +125,12 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 
 func (j *Journal) replay(line []byte) error {
 	var e Entry
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&e); err != nil {
+	if err := json.Unmarshal(line, &e); err != nil {
 		return err
+	}
+	// Only the form that Append writes: nothing can hide beside what was read.
+	if again, err := json.Marshal(e); err != nil || !bytes.Equal(again, line) {
+		return errors.Join(errors.New("not in the form that the signer writes"), err)
 	}
 	if e.Seq != j.seq+1 || e.Prev != j.head {
 		return fmt.Errorf("entry %d does not follow entry %d", e.Seq, j.seq)

@@ -22,60 +22,60 @@ import (
 	"github.com/writ-project/writ/internal/fw"
 )
 
-func newSigner(t testing.TB, key crypto.Signer) ssh.Signer {
-	t.Helper()
+func newSigner(tb testing.TB, key crypto.Signer) ssh.Signer {
+	tb.Helper()
 	s, err := ssh.NewSignerFromSigner(key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
-func newEd25519(t testing.TB) ssh.Signer {
-	t.Helper()
+func newEd25519(tb testing.TB) ssh.Signer {
+	tb.Helper()
 	_, k, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return newSigner(t, k)
+	return newSigner(tb, k)
 }
 
 func line(s ssh.Signer) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(s.PublicKey())))
 }
 
-func mustSign(t testing.TB, doc []byte, s ssh.Signer) []byte {
-	t.Helper()
+func mustSign(tb testing.TB, doc []byte, s ssh.Signer) []byte {
+	tb.Helper()
 	a, err := Sign(doc, s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
 
-func mustKey(t testing.TB, line string) Key {
-	t.Helper()
+func mustKey(tb testing.TB, line string) Key {
+	tb.Helper()
 	k, err := ParsePublicKey(line)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }
 
-func ecKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
-	t.Helper()
+func ecKey(tb testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
+	tb.Helper()
 	k, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }
 
-func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
-	t.Helper()
+func rsaKey(tb testing.TB, bits int) *rsa.PrivateKey {
+	tb.Helper()
 	k, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }
@@ -87,16 +87,16 @@ type skSigner struct {
 	flags byte
 }
 
-func newSK(t testing.TB, flags byte) *skSigner {
-	t.Helper()
+func newSK(tb testing.TB, flags byte) *skSigner {
+	tb.Helper()
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	wire := ssh.Marshal(struct{ Type, Key, App string }{ssh.KeyAlgoSKED25519, string(pub), "ssh:"})
 	p, err := ssh.ParsePublicKey(wire)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &skSigner{p, key, flags}
 }
@@ -217,19 +217,19 @@ func TestParsePublicKeyRefuses(t *testing.T) {
 }
 
 // people makes a roster of one key each.
-func people(t testing.TB, keys map[fw.PersonID][]string) *Roster {
-	t.Helper()
+func people(tb testing.TB, keys map[fw.PersonID][]string) *Roster {
+	tb.Helper()
 	d := RosterDocument{Version: 1}
 	for p, k := range keys {
 		d.Approvers = append(d.Approvers, Approver{Person: p, Keys: k})
 	}
 	b, err := d.Encode()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r, err := ParseRoster(b)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }

@@ -61,7 +61,7 @@ func coseKey(pub crypto.PublicKey) ([]byte, error) {
 
 // appendBytes appends a CBOR byte string of 24 to 255 bytes.
 func appendBytes(b, s []byte) []byte {
-	return append(append(b, 0x58, byte(len(s))), s...)
+	return append(append(b, 0x58, byte(len(s))), s...) //nolint:gosec // G115: coordinates have 32 or 48 bytes
 }
 
 // Fingerprint returns the SHA-256 of the certificate's DER, by which it is

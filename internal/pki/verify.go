@@ -65,14 +65,14 @@ func VerifyDevice(chain []*x509.Certificate, roots *x509.CertPool, p DeviceProfi
 	opt := x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		// The signature is checked at a time when the leaf was valid, so that
-		// expiry can be reported as a value.
-		CurrentTime: clamp(now, leaf.NotBefore, leaf.NotAfter),
+		// The path is checked at the time of issuance, when all of it was
+		// valid, so that expiry since can be reported as a value.
+		CurrentTime: leaf.NotBefore,
 	}
 	chains, err := leaf.Verify(opt)
 	if err != nil {
 		if inv, ok := errors.AsType[x509.CertificateInvalidError](err); ok && inv.Reason == x509.Expired {
-			return DeviceIdentity{}, fw.Wrap(fw.Unauthenticated, err, "the CA of this device certificate was not valid in its lifetime")
+			return DeviceIdentity{}, fw.Wrap(fw.Unauthenticated, err, "this device certificate is older than its CA")
 		}
 		return DeviceIdentity{}, fw.Wrap(fw.Unauthenticated, err, "this is not a device certificate of this server: enrol the device again")
 	}
@@ -106,14 +106,4 @@ func identity(leaf *x509.Certificate, chain []*x509.Certificate, p DeviceProfile
 		}
 	}
 	return id, nil
-}
-
-func clamp(t, lo, hi time.Time) time.Time {
-	if t.Before(lo) {
-		return lo
-	}
-	if t.After(hi) {
-		return hi
-	}
-	return t
 }

@@ -17,13 +17,13 @@ import (
 )
 
 // issue makes a certificate by the whole way: digest, permit, signature.
-func (w *world) issue(t testing.TB, req CertificateRequest, evidence int64) ([]byte, error) {
-	t.Helper()
-	subject, err := CertificateDigest(req, w.public(t, "ca-1"))
+func (w *world) issue(tb testing.TB, req CertificateRequest, evidence int64) ([]byte, error) {
+	tb.Helper()
+	subject, err := CertificateDigest(req, w.public(tb, "ca-1"))
 	if err != nil {
 		return nil, err
 	}
-	return w.s.IssueCertificate(w.mint(t, Grant{Purpose: fw.PurposeDeviceCA, Key: "ca-1", Subject: subject, Evidence: evidence}), req)
+	return w.s.IssueCertificate(w.mint(tb, Grant{Purpose: fw.PurposeDeviceCA, Key: "ca-1", Subject: subject, Evidence: evidence}), req)
 }
 
 func caRequest() CertificateRequest {
@@ -33,24 +33,24 @@ func caRequest() CertificateRequest {
 	}}
 }
 
-func (w *world) ca(t testing.TB) *x509.Certificate {
-	t.Helper()
-	der, err := w.issue(t, caRequest(), 1)
+func (w *world) ca(tb testing.TB) *x509.Certificate {
+	tb.Helper()
+	der, err := w.issue(tb, caRequest(), 1)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
 
-func leafRequest(t testing.TB, ca *x509.Certificate) CertificateRequest {
-	t.Helper()
+func leafRequest(tb testing.TB, ca *x509.Certificate) CertificateRequest {
+	tb.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return CertificateRequest{Parent: ca, PublicKey: k.Public(), At: t0, Template: &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "gw-1"}, NotBefore: t0, NotAfter: t0.AddDate(0, 3, 0),
@@ -146,8 +146,10 @@ func TestIssueCertificateRefuses(t *testing.T) {
 func TestSignCRL(t *testing.T) {
 	w := newWorld(t)
 	ca := w.ca(t)
-	tmpl := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: t0, NextUpdate: t0.Add(time.Hour),
-		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(2), RevocationTime: t0, ReasonCode: 1}}}
+	tmpl := &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: t0, NextUpdate: t0.Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(2), RevocationTime: t0, ReasonCode: 1}},
+	}
 	subject, err := CRLDigest(tmpl, ca)
 	if err != nil {
 		t.Fatal(err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/writ-project/writ/internal/approval"
@@ -117,11 +119,11 @@ func (s *Signer) checkApprovals(e ApprovalEvidence, at time.Time) (fw.Manifest, 
 	if res.Met() {
 		return manifest, nil
 	}
-	why := ""
+	var why strings.Builder
 	for _, r := range res.Rejected {
-		why += "; " + string(r.Person) + ": " + r.Reason
+		fmt.Fprintf(&why, "; %s: %s", r.Person, r.Reason)
 	}
-	return fw.Manifest{}, fw.Errorf(fw.Forbidden, "%d of %d needed approvals%s", len(res.Counted), res.Need, why)
+	return fw.Manifest{}, fw.Errorf(fw.Forbidden, "%d of %d needed approvals%s", len(res.Counted), res.Need, why.String())
 }
 
 func parseManifest(b []byte) (fw.Manifest, error) {

@@ -63,7 +63,7 @@ type Journal struct {
 // permit's key had not been used. Anything else wrong is an error, and so is a
 // journal that another process has open.
 func OpenJournal(path string) (*Journal, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // G304: the operator names the file
 	if err != nil {
 		return nil, fw.Wrap(fw.Unavailable, err, "cannot open the signing journal %s: check its owner and permissions", path)
 	}

@@ -12,20 +12,20 @@ import (
 	"github.com/writ-project/writ/internal/fw"
 )
 
-func newJournal(t testing.TB, entries int) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), journalFile)
+func newJournal(tb testing.TB, entries int) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), journalFile)
 	j, err := OpenJournal(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for i := range entries {
 		if err := j.Append(entry(i)); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := j.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
@@ -34,13 +34,13 @@ func entry(i int) Entry {
 	return Entry{Kind: EntryRedeemed, At: 1, Permit: fw.PermitID(fmt.Sprintf("prm_%020d", i)), Purpose: fw.PurposeImage, Key: "k", Subject: fw.DigestOf(nil), Evidence: int64(i)}
 }
 
-func reopenJournal(t testing.TB, path string) *Journal {
-	t.Helper()
+func reopenJournal(tb testing.TB, path string) *Journal {
+	tb.Helper()
 	j, err := OpenJournal(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = j.Close() })
+	tb.Cleanup(func() { _ = j.Close() })
 	return j
 }
 
@@ -175,7 +175,7 @@ func TestJournalTakesBackAFailedWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ro.Close()
+	defer func() { _ = ro.Close() }()
 	j.f = ro
 	if err := j.Append(entry(2)); fw.KindOf(err) != fw.Unavailable || !strings.Contains(err.Error(), "nothing was signed") {
 		t.Errorf("Append = %v", err)

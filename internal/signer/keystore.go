@@ -171,7 +171,7 @@ func (ks *Keystore) Create(ctx context.Context, name fw.KeyName, purpose fw.Purp
 		return KeyInfo{}, err
 	}
 	if err := ks.writeInfo(info); err != nil {
-		return KeyInfo{}, err
+		return KeyInfo{}, errors.Join(err, os.Remove(ks.path(name, privateSuffix)))
 	}
 	ks.infos[name] = info
 	ks.unlocked[name] = &private{info, key}

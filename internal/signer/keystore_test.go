@@ -107,16 +107,16 @@ func TestRetiredKeyStaysRetired(t *testing.T) {
 
 func TestOpenKeystoreRefuses(t *testing.T) {
 	path := func(w *world, f string) string { return filepath.Join(w.dir, f) }
-	edit := func(t *testing.T, path, old, new string) {
+	edit := func(t *testing.T, path, before, after string) {
 		t.Helper()
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Contains(b, []byte(old)) {
-			t.Fatalf("%s has no %q", path, old)
+		if !bytes.Contains(b, []byte(before)) {
+			t.Fatalf("%s has no %q", path, before)
 		}
-		if err := os.WriteFile(path, bytes.Replace(b, []byte(old), []byte(new), 1), 0o600); err != nil {
+		if err := os.WriteFile(path, bytes.Replace(b, []byte(before), []byte(after), 1), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestOpenKeystoreRefuses(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		break_ func(*testing.T, *world)
+		damage func(*testing.T, *world)
 		opt    KeystoreOptions
 		kind   fw.Kind
 		says   string
@@ -137,35 +137,45 @@ func TestOpenKeystoreRefuses(t *testing.T) {
 		"both":               {nil, KeystoreOptions{Passphrase: []byte("a"), Identity: []byte("b")}, fw.Invalid, "not both"},
 		"no age identity":    {nil, KeystoreOptions{Identity: []byte("# nothing\n")}, fw.Invalid, "empty"},
 		"a key others can read": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Chmod(path(w, "log-1.key.age"), 0o640))
 		}, testKeys, fw.Forbidden, "chmod go-rwx"},
 		"an identity others can read": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Chmod(path(w, identityFile), 0o604))
 		}, testKeys, fw.Forbidden, "chmod go-rwx"},
 		"a directory others can write": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Chmod(w.dir, 0o770))
 		}, testKeys, fw.Forbidden, "chmod go-rwx"},
 		"a missing identity": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Remove(path(w, identityFile)))
 		}, testKeys, fw.Corrupt, "missing"},
 		"a truncated identity": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Truncate(path(w, identityFile), 100))
 		}, testKeys, fw.Corrupt, "damaged"},
 		"a truncated key": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Truncate(path(w, "log-1.key.age"), 200))
 		}, testKeys, fw.Corrupt, "damaged"},
 		"an oversized key": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Truncate(path(w, "log-1.key.age"), maxKeyFile+1))
 		}, testKeys, fw.TooLarge, "over the limit"},
 		"two keys swapped": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Rename(path(w, "log-1.key.age"), path(w, "x")))
 			must(t, os.Rename(path(w, "root-1.key.age"), path(w, "log-1.key.age")))
 			must(t, os.Rename(path(w, "x"), path(w, "root-1.key.age")))
 		}, testKeys, fw.Corrupt, "replaced"},
 		"another purpose in the metadata": {func(t *testing.T, w *world) {
+			t.Helper()
 			edit(t, path(w, "log-1.pub.json"), `"log"`, `"authorization"`)
 		}, testKeys, fw.Corrupt, "replaced"},
 		"another public key in the metadata": {func(t *testing.T, w *world) {
+			t.Helper()
 			b, err := os.ReadFile(path(w, "root-1.pub.json"))
 			must(t, err)
 			b = bytes.Replace(b, []byte("root-1"), []byte("log-1"), 1)
@@ -173,16 +183,18 @@ func TestOpenKeystoreRefuses(t *testing.T) {
 			must(t, os.WriteFile(path(w, "log-1.pub.json"), b, 0o600))
 		}, testKeys, fw.Corrupt, "replaced"},
 		"a renamed key": {func(t *testing.T, w *world) {
+			t.Helper()
 			must(t, os.Rename(path(w, "log-1.pub.json"), path(w, "log-2.pub.json")))
 		}, testKeys, fw.Corrupt, "renamed"},
 		"a mangled key id": {func(t *testing.T, w *world) {
+			t.Helper()
 			edit(t, path(w, "log-1.pub.json"), `"key_id": "`, `"key_id": "00`)
 		}, testKeys, fw.Corrupt, "damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			if c.break_ != nil {
-				c.break_(t, w)
+			if c.damage != nil {
+				c.damage(t, w)
 			}
 			_, err := OpenKeystore(w.dir, c.opt)
 			if fw.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {

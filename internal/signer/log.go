@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -250,13 +251,8 @@ func parseCheckpoint(msg []byte, origin string) (treeHead, error) {
 		return treeHead{}, bad
 	}
 	lines := strings.Split(string(msg[:len(msg)-1]), "\n")
-	if len(lines) < 3 || lines[0] != origin {
+	if len(lines) < 3 || lines[0] != origin || slices.Contains(lines[3:], "") {
 		return treeHead{}, bad
-	}
-	for _, ext := range lines[3:] {
-		if ext == "" {
-			return treeHead{}, bad
-		}
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
 	if err != nil || size < 0 || strconv.FormatInt(size, 10) != lines[1] {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,19 +21,19 @@ func checkpoint(size int64, r [32]byte) []byte {
 	return fmt.Appendf(nil, "%s\n%d\n%s\n", origin, size, base64.StdEncoding.EncodeToString(r[:]))
 }
 
-func logSigner(t testing.TB, w *world) *LogSigner {
-	t.Helper()
+func logSigner(tb testing.TB, w *world) *LogSigner {
+	tb.Helper()
 	l, err := w.s.LogSigner("log-1", origin)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return l
 }
 
-func mustCheckpoint(t testing.TB, l *LogSigner, size int64, r string) {
-	t.Helper()
+func mustCheckpoint(tb testing.TB, l *LogSigner, size int64, r string) {
+	tb.Helper()
 	if _, err := l.Sign(checkpoint(size, root(r))); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -117,7 +118,7 @@ func TestReceiptsAreUnderSignedRootsOnly(t *testing.T) {
 		t.Errorf("a checkpoint as a receipt: %v", err)
 	}
 	for i := range int64(rememberRoots) {
-		mustCheckpoint(t, l, 10+i, fmt.Sprint(i))
+		mustCheckpoint(t, l, 10+i, strconv.FormatInt(i, 10))
 	}
 	if _, err := l.SignReceipt(receipt(root("a"))); err == nil {
 		t.Error("roots are remembered without bound")

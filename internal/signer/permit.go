@@ -79,7 +79,7 @@ func permitID(g Grant) fw.PermitID {
 	b = append(b, g.Key...)
 	b = append(b, 0)
 	b = append(b, g.Subject[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(g.Evidence))
+	b = binary.BigEndian.AppendUint64(b, uint64(g.Evidence)) //nolint:gosec // G115: Mint has refused negative ones
 	sum := sha256.Sum256(b)
 	return fw.PermitID("prm_" + permitEncoding.EncodeToString(sum[:13])[:20])
 }

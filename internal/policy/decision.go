@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"io"
 	"slices"
+	"sync/atomic"
+
+	"github.com/Masterminds/semver/v3"
 
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -15,7 +18,8 @@ import (
 const EngineVersion = "writ-policy/1 cel-go v0.33.2"
 
 // Terms are the documents a decision applies, resolved by their digests in
-// [Facts]. Resolving them, and comparing the digests, is the caller's part.
+// [Facts]. Resolving them by digest is the caller's part. Terms may be shared
+// by concurrent decisions and must not change or be copied after the first.
 type Terms struct {
 	Plan        *fw.Plan
 	Manifest    *fw.Manifest    // of the release that would be installed
@@ -23,6 +27,9 @@ type Terms struct {
 	Policy      *Policy         // nil: the plan names none
 	Cohort      *Condition      // the plan's cohort
 	StageCohort *Condition      // nil: the stage does not narrow it
+
+	// fromVersion keeps the manifest's constraint parsed between decisions.
+	fromVersion atomic.Pointer[semver.Constraints]
 }
 
 // Check is one question of a decision and its answer. Wanted and Observed are
@@ -33,6 +40,7 @@ type Check struct {
 	Reason   fw.Reason `json:"reason,omitempty"`
 	Observed string    `json:"observed,omitempty"`
 	Wanted   string    `json:"wanted,omitempty"`
+	Message  string    `json:"message,omitempty"` // of the failed policy condition, in its author's words
 }
 
 // Decision is an answer with everything that led to it. The zero Decision

@@ -58,7 +58,7 @@ type ComponentFacts struct {
 // a device that was never considered before.
 type UpdateFacts struct {
 	State       fw.UpdateState `json:"state,omitempty"`
-	Attempts    int            `json:"attempts,omitempty"`     // authorizations given so far
+	Attempts    int            `json:"attempts,omitempty"`     // authorizations given so far, but for those a campaign pause withdrew
 	LastAttempt int64          `json:"last_attempt,omitempty"` // when the last one was given
 	Member      bool           `json:"member,omitempty"`       // already counted in a stage
 	Stage       int            `json:"stage,omitempty"`        // the stage it is counted in

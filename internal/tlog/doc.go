@@ -12,12 +12,15 @@
 //     rolled-back transaction is undone by forgetting the copy.
 //   - [Reader] answers inclusion and consistency proofs for every size up to
 //     the edge's, from stored full tiles and the edge, never from the database
-//     of records.
+//     of records. A tile counts only if it hashes to its place under the edge.
+//   - [TileID] and the bundle functions are the paths and bytes of C2SP
+//     tlog-tiles, so that other people's tools read the log.
 //   - [Checkpoint] is a C2SP tlog-checkpoint in a signed note with an Ed25519
 //     signature; parsing is strict and bounded.
 //   - [Receipt] is an RFC 9942 COSE receipt of inclusion. One signature over
 //     the root serves every receipt of that tree size.
 //
+// The byte-exact specification for other implementers is docs/formats/log.md.
 // The package holds no key and does no I/O: signing is a function passed in,
 // tiles come from a function passed in.
 package tlog

@@ -1,8 +1,10 @@
 package tlog
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -16,8 +18,12 @@ const (
 	TileWidth  = 1 << TileHeight
 )
 
-// maxTileLevels covers trees of 2^56 entries, more than a log can have.
+// maxTileLevels covers trees of [MaxSize] entries.
 const maxTileLevels = 7
+
+// MaxSize is the largest tree this package handles: more than a log can have,
+// and small enough that no index computed from a size overflows.
+const MaxSize = 1<<(TileHeight*maxTileLevels) - 1
 
 // Tile is a full tile: 256 hashes of level 8*Level.
 type Tile struct {
@@ -31,32 +37,50 @@ type Tile struct {
 type nodes [TileHeight][]Hash
 
 // Edge is the right edge of a tree: every complete subtree within the tiles
-// that are not yet full. The zero Edge is the empty tree. Copies share
-// memory, but an append to one never changes what another sees, as long as
-// only one of the copies made from the same Edge is appended to at a time.
+// that are not yet full, at most 16 KiB per tile level. The zero Edge is the
+// empty tree. An Edge is a value: an append to a copy leaves the original and
+// every other copy as they were, and costs one copy of the hashes it touches.
+// One Edge must not be appended to while it is read or copied.
 type Edge struct {
 	size   int64
 	levels [maxTileLevels]nodes
+	// self is the Edge that owns the memory beyond the ends of the slices. A
+	// copy is recognized by its address, as in strings.Builder.
+	self *Edge
 }
 
 // Size is the number of entries.
 func (e *Edge) Size() int64 { return e.size }
 
-// Append adds an entry and returns the tiles it filled.
+// own makes sure that appending to e writes into no other Edge's memory.
+func (e *Edge) own() {
+	if e.self == e {
+		return
+	}
+	e.self = e
+	for l := range e.levels {
+		for r := range e.levels[l] {
+			// Without spare capacity the next append moves to new memory.
+			e.levels[l][r] = slices.Clip(e.levels[l][r])
+		}
+	}
+}
+
+// Append adds an entry and returns the tiles it filled, lowest level first.
 func (e *Edge) Append(entry []byte) []Tile {
-	h := tlog.RecordHash(entry)
-	var full []Tile
+	e.own()
+	h := LeafHash(entry)
 	for level := 0; ; level++ {
-		n := &e.levels[level/TileHeight][level%TileHeight]
-		*n = append(*n, h)
+		n := e.levels[level/TileHeight].add(level%TileHeight, h)
 		if e.size>>level&1 == 0 {
 			break
 		}
 		// The entry completes a pair at this level: its left half is in the
 		// same tile, because tiles have an even number of hashes.
-		h = tlog.NodeHash((*n)[len(*n)-2], h)
+		h = tlog.NodeHash(n[len(n)-2], h)
 	}
 	e.size++
+	var full []Tile
 	for l := range e.levels {
 		t := &e.levels[l]
 		if len(t[0]) < TileWidth {
@@ -68,19 +92,41 @@ func (e *Edge) Append(entry []byte) []Tile {
 	return full
 }
 
+// add appends h to the subtrees of height r and returns them.
+func (t *nodes) add(r int, h Hash) []Hash {
+	if t[r] == nil {
+		t[r] = make([]Hash, 0, TileWidth>>r) // what a full tile has
+	}
+	t[r] = append(t[r], h)
+	return t[r]
+}
+
 func flatten(hs []Hash) []byte {
 	b := make([]byte, 0, len(hs)*tlog.HashSize)
-	for _, h := range hs {
-		b = append(b, h[:]...)
+	for i := range hs {
+		b = append(b, hs[i][:]...)
 	}
 	return b
 }
 
+// LeafHash returns the leaf hash of an entry, SHA-256(0x00 || entry) (RFC 6962
+// section 2.1).
+func LeafHash(entry []byte) Hash {
+	if len(entry) != sha256.Size {
+		return tlog.RecordHash(entry)
+	}
+	var b [1 + sha256.Size]byte // spares the allocations of tlog.RecordHash
+	copy(b[1:], entry)
+	return sha256.Sum256(b[:])
+}
+
+// LeafIndex returns the stored-hash index of entry n.
+func LeafIndex(n int64) int64 { return tlog.StoredHashIndex(0, n) }
+
 // Root returns the root of the tree (RFC 6962 section 2.1).
 func (e *Edge) Root() Hash {
 	if e.size == 0 {
-		h, _ := tlog.TreeHash(0, nil) // reads nothing for the empty tree
-		return h
+		return sha256.Sum256(nil)
 	}
 	// The tree is a row of complete subtrees, one per bit of its size,
 	// smallest at the right; each is the last one complete at its level.
@@ -113,7 +159,8 @@ func (e *Edge) hash(level int, n int64) (Hash, bool) {
 	return e.levels[l][r][i], true
 }
 
-// PartialTile returns the hashes of the tile being filled at a tile level.
+// PartialTile returns the hashes of the tile being filled at a tile level;
+// none when the level ends in a full tile.
 func (e *Edge) PartialTile(level int) []byte {
 	if level < 0 || level >= maxTileLevels {
 		return nil
@@ -122,12 +169,15 @@ func (e *Edge) PartialTile(level int) []byte {
 }
 
 // RebuildEdge makes the edge of a tree of the given size from its stored
-// parts: entries returns the commitments [from, to), tile a full tile.
+// parts: entries returns the commitments [from, to), tile a full tile. It
+// reads at most 255 tiles per level. The caller must compare the root with a
+// checkpoint: the parts may be damaged.
 func RebuildEdge(size int64, tile TileFunc, entries func(from, to int64) ([][]byte, error)) (*Edge, error) {
-	if size < 0 {
-		return nil, fmt.Errorf("tree size %d is negative", size)
+	if size < 0 || size > MaxSize {
+		return nil, fmt.Errorf("a tree cannot have %d entries", size)
 	}
 	e := &Edge{size: size &^ (TileWidth - 1)}
+	e.own()
 	// The hashes of a partial tile at level l+1 are the roots of the full
 	// tiles at level l.
 	for l := 1; l < maxTileLevels; l++ {
@@ -144,7 +194,7 @@ func RebuildEdge(size int64, tile TileFunc, entries func(from, to int64) ([][]by
 			if err != nil {
 				return nil, fmt.Errorf("tile %d/%d: %w", l-1, i, err)
 			}
-			e.levels[l].push(tlog.NodeHash(t[TileHeight-1][0], t[TileHeight-1][1]))
+			e.levels[l].push(t.root())
 		}
 	}
 	rest, err := entries(e.size, size)
@@ -155,9 +205,7 @@ func RebuildEdge(size int64, tile TileFunc, entries func(from, to int64) ([][]by
 		return nil, fmt.Errorf("the log has %d of the last %d entries", len(rest), size-e.size)
 	}
 	for _, c := range rest {
-		if full := e.Append(c); full != nil {
-			return nil, fmt.Errorf("tile %d/%d should have been stored", full[0].Level, full[0].N)
-		}
+		e.Append(c) // fills no tile: fewer than 256 are left
 	}
 	return e, nil
 }
@@ -166,12 +214,18 @@ func RebuildEdge(size int64, tile TileFunc, entries func(from, to int64) ([][]by
 func (t *nodes) push(h Hash) {
 	i := len(t[0])
 	for r := 0; ; r++ {
-		t[r] = append(t[r], h)
+		n := t.add(r, h)
 		if i>>r&1 == 0 || r == TileHeight-1 {
 			return
 		}
-		h = tlog.NodeHash(t[r][len(t[r])-2], h)
+		h = tlog.NodeHash(n[len(n)-2], h)
 	}
+}
+
+// root returns the root of a full tile.
+func (t *nodes) root() Hash {
+	top := t[TileHeight-1]
+	return tlog.NodeHash(top[0], top[1])
 }
 
 // expand computes the subtrees within a full tile.

@@ -1,73 +1,19 @@
 package tlog
 
 import (
-	"container/list"
 	"fmt"
-	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/internal/fw"
 )
 
 // TileFunc reads the full tile n of a tile level: 256 hashes, 8 KiB.
 type TileFunc func(level int, n int64) ([]byte, error)
 
-// Cache keeps recently used full tiles with their inner nodes, 16 KiB each.
-// It is safe for concurrent use.
-type Cache struct {
-	tile TileFunc
-	max  int
-
-	mu  sync.Mutex
-	lru *list.List // of *cached, most recent first
-	m   map[tileID]*list.Element
-}
-
-type tileID struct {
-	level int
-	n     int64
-}
-
-type cached struct {
-	id tileID
-	t  *nodes
-}
-
-// NewCache returns a cache of at most max tiles read by tile.
-func NewCache(limit int, tile TileFunc) *Cache {
-	return &Cache{tile: tile, max: limit, lru: list.New(), m: make(map[tileID]*list.Element)}
-}
-
-func (c *Cache) get(id tileID) (*nodes, error) {
-	c.mu.Lock()
-	if el, ok := c.m[id]; ok {
-		c.lru.MoveToFront(el)
-		c.mu.Unlock()
-		return el.Value.(*cached).t, nil
-	}
-	c.mu.Unlock()
-	data, err := c.tile(id.level, id.n)
-	if err != nil {
-		return nil, fmt.Errorf("reading tile %d/%d: %w", id.level, id.n, err)
-	}
-	t, err := expand(data)
-	if err != nil {
-		return nil, fmt.Errorf("tile %d/%d: %w", id.level, id.n, err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.m[id]; !ok {
-		c.m[id] = c.lru.PushFront(&cached{id, t})
-		if c.lru.Len() > c.max {
-			last := c.lru.Back()
-			delete(c.m, last.Value.(*cached).id)
-			c.lru.Remove(last)
-		}
-	}
-	return t, nil
-}
-
 // Reader reads the hashes of one state of the tree. It implements
-// tlog.HashReader.
+// tlog.HashReader. Every tile it reads must hash to its place under the edge,
+// so that a damaged tile gives an error and never a wrong proof.
 type Reader struct {
 	edge  Edge
 	cache *Cache
@@ -83,23 +29,75 @@ func (r *Reader) Size() int64 { return r.edge.size }
 func (r *Reader) ReadHashes(indexes []int64) ([]Hash, error) {
 	out := make([]Hash, len(indexes))
 	for i, x := range indexes {
-		level, n := tlog.SplitStoredHashIndex(x)
-		if h, ok := r.edge.hash(level, n); ok {
-			out[i] = h
-			continue
+		var err error
+		if out[i], err = r.hash(tlog.SplitStoredHashIndex(x)); err != nil {
+			return nil, err
 		}
-		l, h := level/TileHeight, level%TileHeight
-		t, err := r.cache.get(tileID{l, n >> (TileHeight - h)})
+	}
+	return out, nil
+}
+
+// hash returns the n'th complete subtree of height level.
+func (r *Reader) hash(level int, n int64) (Hash, error) {
+	if n < 0 || level >= TileHeight*maxTileLevels || n >= r.edge.size>>level {
+		return Hash{}, fmt.Errorf("a tree of %d entries has no hash %d of height %d", r.edge.size, n, level)
+	}
+	if h, ok := r.edge.hash(level, n); ok {
+		return h, nil
+	}
+	l, h := level/TileHeight, level%TileHeight
+	t, err := r.full(tileKey{l, n >> (TileHeight - h)})
+	if err != nil {
+		return Hash{}, err
+	}
+	return t[h][n&(1<<(TileHeight-h)-1)], nil
+}
+
+// full returns a full tile with its inner nodes.
+func (r *Reader) full(k tileKey) (*nodes, error) {
+	if t := r.cache.get(k); t != nil {
+		return t, nil
+	}
+	data, err := r.cache.tile(k.level, k.n)
+	if err != nil {
+		return nil, fmt.Errorf("reading tile %d/%d: %w", k.level, k.n, err)
+	}
+	t, err := expand(data)
+	if err != nil {
+		return nil, fw.Wrap(fw.Corrupt, err, "tile %d/%d of the log is damaged", k.level, k.n)
+	}
+	// The root of a full tile is a hash of the level above, which ends at
+	// the edge.
+	want, err := r.hash(TileHeight*(k.level+1), k.n)
+	if err != nil {
+		return nil, err
+	}
+	if t.root() != want {
+		return nil, fw.Errorf(fw.Corrupt, "tile %d/%d of the log is damaged: it is not the one in the tree", k.level, k.n)
+	}
+	r.cache.put(k, t)
+	return t, nil
+}
+
+// Tile returns the hashes of a tile, full or partial, as long as the tree has
+// them.
+func (r *Reader) Tile(id TileID) ([]byte, error) {
+	if id.Level < 0 || !id.within(r.edge.size) {
+		return nil, fw.Errorf(fw.NotFound, "the log of %d records has no %s", r.edge.size, id.Path())
+	}
+	out := make([]byte, 0, id.Width*tlog.HashSize)
+	for i := range int64(id.Width) {
+		h, err := r.hash(TileHeight*id.Level, id.N*TileWidth+i)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = t[h][n&(1<<(TileHeight-h)-1)]
+		out = append(out, h[:]...)
 	}
 	return out, nil
 }
 
 // Inclusion returns the proof that entry index is in the tree of the given
-// size.
+// size (RFC 6962 section 2.1.1).
 func (r *Reader) Inclusion(index, size int64) ([]Hash, error) {
 	if size > r.edge.size || index < 0 || index >= size {
 		return nil, fmt.Errorf("no entry %d in a tree of %d of a log of %d", index, size, r.edge.size)
@@ -108,7 +106,7 @@ func (r *Reader) Inclusion(index, size int64) ([]Hash, error) {
 }
 
 // Consistency returns the proof that the tree of size old is a prefix of the
-// tree of the given size.
+// tree of the given size (RFC 6962 section 2.1.2).
 func (r *Reader) Consistency(old, size int64) ([]Hash, error) {
 	if size > r.edge.size || old < 1 || old > size {
 		return nil, fmt.Errorf("no trees of %d and %d in a log of %d", old, size, r.edge.size)
@@ -127,16 +125,10 @@ func (r *Reader) Root(size int64) (Hash, error) {
 // CheckInclusion checks that entry is number index of the tree with the given
 // size and root.
 func CheckInclusion(path []Hash, size int64, root Hash, index int64, entry []byte) error {
-	return tlog.CheckRecord(path, size, root, index, tlog.RecordHash(entry))
+	return tlog.CheckRecord(path, size, root, index, LeafHash(entry))
 }
 
 // CheckConsistency checks that the tree of size old is a prefix of the other.
 func CheckConsistency(path []Hash, size int64, root Hash, old int64, oldRoot Hash) error {
 	return tlog.CheckTree(path, size, root, old, oldRoot)
 }
-
-// LeafIndex returns the stored-hash index of entry n.
-func LeafIndex(n int64) int64 { return tlog.StoredHashIndex(0, n) }
-
-// LeafHash returns the leaf hash of an entry (RFC 6962 section 2.1).
-func LeafHash(entry []byte) Hash { return tlog.RecordHash(entry) }

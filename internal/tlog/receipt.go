@@ -1,8 +1,10 @@
 package tlog
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 
 	"github.com/fxamacker/cbor/v2"
@@ -21,13 +23,14 @@ const (
 	algEdDSA      = -8 // RFC 9053 section 2.2
 	vdsRFC9162    = 1  // RFC 9942 section 5
 	proofIncluded = -1 // RFC 9942 section 5.2
+	tagSign1      = 18 // RFC 9052 section 4.2
 )
 
-// MaxReceipt bounds a receipt: 63 path hashes and what is around them.
+// MaxReceipt bounds a receipt: 56 path hashes and what is around them.
 const MaxReceipt = 4 << 10
 
-// maxPath is the length of the longest path: a tree of 2^63 entries.
-const maxPath = 63
+// maxPath is the length of the longest path: a tree of [MaxSize] entries.
+const maxPath = TileHeight * maxTileLevels
 
 var (
 	encMode = must(cbor.CoreDetEncOptions().EncMode())
@@ -101,7 +104,8 @@ type receiptBody struct {
 	Signature   []byte
 }
 
-// Receipt assembles the receipt for entry index of the tree of the given size.
+// Receipt assembles the receipt for entry index of the tree of the given size,
+// from the signature over its root and the inclusion proof. It signs nothing.
 func Receipt(rs RootSignature, size, index int64, path []Hash) ([]byte, error) {
 	in := inclusion{Size: uint64(size), Index: uint64(index), Path: make([][]byte, len(path))}
 	for i := range path {
@@ -111,7 +115,7 @@ func Receipt(rs RootSignature, size, index int64, path []Hash) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the inclusion proof: %w", err)
 	}
-	return encMode.Marshal(cbor.Tag{Number: 18, Content: receiptBody{
+	return encMode.Marshal(cbor.Tag{Number: tagSign1, Content: receiptBody{
 		Protected:   rs.Protected,
 		Unprotected: map[int]map[int][][]byte{labelVDP: {proofIncluded: {proof}}},
 		Signature:   rs.Signature,
@@ -124,58 +128,81 @@ type Included struct {
 	Index, Size int64
 }
 
-// CheckReceipt checks a receipt for entry under the log's key.
+// CheckReceipt checks a receipt for entry under the log's key. It accepts
+// exactly the bytes that [Receipt] makes: a receipt has one form, and nothing
+// can be added to it, left out or written in another way.
 func CheckReceipt(receipt, entry []byte, pub ed25519.PublicKey) (Included, error) {
-	bad := func(what string) (Included, error) {
-		return Included{}, fw.Errorf(fw.Invalid, "malformed receipt: %s", what)
+	if len(pub) != ed25519.PublicKeySize {
+		return Included{}, fw.Errorf(fw.Invalid, "a log key has %d bytes, not %d", ed25519.PublicKeySize, len(pub))
 	}
-	if len(receipt) > MaxReceipt {
-		return bad("too large")
-	}
-	var tag cbor.RawTag
-	if err := decMode.Unmarshal(receipt, &tag); err != nil || tag.Number != 18 {
-		return bad("not a COSE_Sign1")
-	}
-	var b receiptBody
-	if err := decMode.Unmarshal(tag.Content, &b); err != nil {
-		return bad("not a COSE_Sign1")
+	rs, in, path, err := decodeReceipt(receipt)
+	if err != nil {
+		return Included{}, err
 	}
 	want, err := ProtectedHeader(pub)
 	if err != nil {
 		return Included{}, fmt.Errorf("encoding the receipt header: %w", err)
 	}
 	// The header of a receipt is a function of the key, so it is compared
-	// whole: another algorithm or tree kind cannot slip in.
-	if string(b.Protected) != string(want) {
-		return bad("not by this log's key")
+	// whole: another algorithm or kind of tree cannot slip in.
+	if !bytes.Equal(rs.Protected, want) {
+		return Included{}, fw.Errorf(fw.Invalid, "the receipt is not by this log's key")
 	}
-	proofs := b.Unprotected[labelVDP][proofIncluded]
-	if b.Payload != nil || len(b.Unprotected) != 1 || len(proofs) != 1 || len(b.Signature) != ed25519.SignatureSize {
-		return bad("it must hold one inclusion proof and a detached payload")
-	}
-	var in inclusion
-	if err := decMode.Unmarshal(proofs[0], &in); err != nil || len(in.Path) > maxPath || in.Size > 1<<62 || in.Index >= in.Size {
-		return bad("the inclusion proof")
-	}
-	path := make([]Hash, len(in.Path))
-	for i, p := range in.Path {
-		if len(p) != tlog.HashSize {
-			return bad("the inclusion proof")
-		}
-		path[i] = Hash(p)
-	}
-	root, err := rootFromPath(path, int64(in.Size), int64(in.Index), tlog.RecordHash(entry))
+	root, err := rootFromPath(path, in.Size, in.Index, LeafHash(entry))
 	if err != nil {
-		return bad("the inclusion proof")
+		return Included{}, fw.Wrap(fw.Invalid, err, "malformed receipt: the inclusion proof has the wrong length")
 	}
-	msg, err := SigStructure(b.Protected, root)
+	msg, err := SigStructure(rs.Protected, root)
 	if err != nil {
 		return Included{}, fmt.Errorf("encoding the receipt: %w", err)
 	}
-	if !ed25519.Verify(pub, msg, b.Signature) {
+	if !ed25519.Verify(pub, msg, rs.Signature) {
 		return Included{}, fw.Errorf(fw.Corrupt, "the receipt does not prove this record under this log's key")
 	}
-	return Included{Index: int64(in.Index), Size: int64(in.Size)}, nil
+	return in, nil
+}
+
+// decodeReceipt reads the parts of a receipt and checks their form.
+func decodeReceipt(b []byte) (RootSignature, Included, []Hash, error) {
+	bad := func(what string) (RootSignature, Included, []Hash, error) {
+		return RootSignature{}, Included{}, nil, fw.Errorf(fw.Invalid, "malformed receipt: %s", what)
+	}
+	if len(b) > MaxReceipt {
+		return bad("too large")
+	}
+	var tag cbor.RawTag
+	if err := decMode.Unmarshal(b, &tag); err != nil || tag.Number != tagSign1 {
+		return bad("not a COSE_Sign1")
+	}
+	var r receiptBody
+	if err := decMode.Unmarshal(tag.Content, &r); err != nil {
+		return bad("not a COSE_Sign1")
+	}
+	proofs := r.Unprotected[labelVDP][proofIncluded]
+	if len(proofs) != 1 || len(r.Signature) != ed25519.SignatureSize {
+		return bad("it must hold one inclusion proof and one signature")
+	}
+	var p inclusion
+	if err := decMode.Unmarshal(proofs[0], &p); err != nil || len(p.Path) > maxPath || p.Size > MaxSize || p.Index >= p.Size {
+		return bad("the inclusion proof")
+	}
+	path := make([]Hash, len(p.Path))
+	for i, h := range p.Path {
+		if len(h) != len(Hash{}) {
+			return bad("the inclusion proof")
+		}
+		path[i] = Hash(h)
+	}
+	rs := RootSignature{Protected: r.Protected, Signature: r.Signature}
+	in := Included{Index: int64(p.Index), Size: int64(p.Size)}
+	again, err := Receipt(rs, in.Size, in.Index, path)
+	if err != nil {
+		return RootSignature{}, Included{}, nil, err
+	}
+	if !bytes.Equal(again, b) {
+		return bad("it is not in the deterministic encoding (RFC 8949 section 4.2.1), or holds more than a receipt")
+	}
+	return rs, in, path, nil
 }
 
 // rootFromPath computes the root that an inclusion proof leads to (RFC 9162
@@ -184,7 +211,7 @@ func rootFromPath(path []Hash, size, index int64, leaf Hash) (Hash, error) {
 	fn, sn, r := index, size-1, leaf
 	for _, p := range path {
 		if sn == 0 {
-			return Hash{}, fmt.Errorf("the path is too long")
+			return Hash{}, errors.New("the path is too long")
 		}
 		if fn&1 == 1 || fn == sn {
 			r = tlog.NodeHash(p, r)
@@ -197,7 +224,7 @@ func rootFromPath(path []Hash, size, index int64, leaf Hash) (Hash, error) {
 		fn, sn = fn>>1, sn>>1
 	}
 	if sn != 0 {
-		return Hash{}, fmt.Errorf("the path is too short")
+		return Hash{}, errors.New("the path is too short")
 	}
 	return r, nil
 }

@@ -145,7 +145,11 @@ func TestEvaluate(t *testing.T) {
 			f.Stage.Members, f.Update = 2, UpdateFacts{State: fw.UpdateFailed, Member: true, Attempts: 1, LastAttempt: testNow - 60}
 		}, nil},
 		{"an open authorization is not given twice", func(_ *Terms, f *Facts) { f.Update = UpdateFacts{State: fw.UpdateAuthorized, Member: true} }, []fw.Reason{fw.ReasonUpdateState}},
-		{"a device that refused the bytes", func(_ *Terms, f *Facts) { f.Update = UpdateFacts{State: fw.UpdateRejected, Member: true} }, []fw.Reason{fw.ReasonUpdateState}},
+		{"a confirmed update is not given again", func(_ *Terms, f *Facts) { f.Update = UpdateFacts{State: fw.UpdateConfirmed, Member: true} }, []fw.Reason{fw.ReasonUpdateState}},
+		{"a superseded update is over", func(_ *Terms, f *Facts) { f.Update = UpdateFacts{State: fw.UpdateSuperseded, Member: true} }, []fw.Reason{fw.ReasonUpdateState}},
+		{"a device that refused the bytes waits like one that failed", func(_ *Terms, f *Facts) {
+			f.Update = UpdateFacts{State: fw.UpdateRejected, Member: true, Attempts: 1, LastAttempt: testNow - 59}
+		}, []fw.Reason{fw.ReasonBackoff}},
 
 		{"too many at once", func(t *Terms, f *Facts) { t.Plan.MaxConcurrent, f.Campaign.Open = 5, 5 }, []fw.Reason{fw.ReasonConcurrency}},
 		{"too many in a minute", func(t *Terms, f *Facts) { t.Plan.RatePerMinute, f.Campaign.GrantedLastMinute = 5, 5 }, []fw.Reason{fw.ReasonRate}},

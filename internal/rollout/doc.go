@@ -32,8 +32,9 @@
 //
 // # Failure gates
 //
-// max_failures trips when there were more failure reports than it says; every
-// attempt counts and a retry does not undo one. A stage also fails when too
+// max_failures trips when more attempts failed than it says (failed, rejected
+// by the device, or fallen back); a retry does not undo one, nor does a device
+// that finishes after its attempt was given up. A stage also fails when too
 // few devices are left that could still confirm. A failed gate fails the
 // current stage and pauses the campaign or rolls it back, as the plan says.
 // The failure gates of passed stages stay on guard: late failures there are

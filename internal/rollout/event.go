@@ -31,7 +31,7 @@ type Event struct {
 	NewMember     bool           `json:"new_member,omitempty"`     // first authorization of this device in this campaign
 	Outside       bool           `json:"outside,omitempty"`        // the device was never authorized in this campaign: nothing is counted
 	PriorFailures int            `json:"prior_failures,omitempty"` // failure reports (failed, rejected, rolled_back) of this device in this campaign before this event
-	Exhausted     bool           `json:"exhausted,omitempty"`      // no attempt is left to this device after this event
+	Exhausted     bool           `json:"exhausted,omitempty"`      // no attempt is left to this member after this event; say so on every move
 
 	// started, tick, recount, resume, stage_approved; 0 where not counted
 	Cohort       int   `json:"cohort,omitempty"`        // devices the plan's cohort selects

@@ -56,7 +56,7 @@ func needed(sp *fw.StagePlan, st *Stage) int {
 	}
 	// What an operator acknowledged is no longer waited for; but a stage in
 	// which nothing was confirmed has shown nothing and never passes.
-	return max(1, min(n, size-t.LostForgiven))
+	return max(1, min(n, size-min(t.Lost, t.LostForgiven)))
 }
 
 // reachable returns how many devices of the stage are confirmed or still may be.

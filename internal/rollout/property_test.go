@@ -49,7 +49,7 @@ func drawPlan(rt *rapid.T) *fw.Plan {
 }
 
 // drawEvent proposes something that could happen, right or wrong.
-func drawEvent(rt *rapid.T, s Status, devices []scriptDevice) (Event, int) {
+func drawEvent(rt *rapid.T, p *fw.Plan, s Status, devices []scriptDevice) (Event, int) {
 	kinds := []EventKind{EventUpdateMoved, EventUpdateMoved, EventUpdateMoved, EventUpdateMoved, EventUpdateMoved, EventUpdateMoved, EventTick, EventTick, EventStageApproved, EventPause, EventResume, EventRecount, EventRollbackDone}
 	if rapid.IntRange(0, 30).Draw(rt, "abort") == 0 {
 		kinds = []EventKind{EventAbortKeep, EventAbortRevert}
@@ -71,12 +71,59 @@ func drawEvent(rt *rapid.T, s Status, devices []scriptDevice) (Event, int) {
 			e.Stage, e.To, e.NewMember = s.Stage, fw.UpdateAuthorized, true
 		} else {
 			e.To = rapid.SampledFrom(fw.UpdateStates).Draw(rt, "to")
-			e.Exhausted = failing(e.To) && d.failures >= 2
+			if e.To == fw.UpdateAuthorized && d.attempts >= p.Attempts {
+				e.To = fw.UpdateRefused // as the decision would
+			}
+			e.Exhausted = d.attempts >= p.Attempts
 		}
 		return e, i
 	case EventTick, EventPause, EventResume, EventAbortKeep, EventAbortRevert, EventRollbackDone:
 	}
 	return e, -1
+}
+
+// take is the model: what the device knows of itself.
+func (d *scriptDevice) take(e Event, reverting bool) {
+	if e.To == fw.UpdateAuthorized {
+		d.attempts++
+	}
+	if failing(e.To) && !(reverting && e.To == fw.UpdateRolledBack) && !failing(e.From) {
+		d.failures++
+		d.lost = e.Exhausted
+	}
+	if e.To.Open() || e.To == fw.UpdateConfirmed {
+		d.lost = false
+	}
+	d.state, d.stage = e.To, e.Stage
+}
+
+// compare counts the devices and holds the tallies to it.
+func compare(rt *rapid.T, s Status, devices []scriptDevice) {
+	want := make([]Tally, len(s.Stages))
+	for _, d := range devices {
+		if d.state == "" {
+			continue
+		}
+		t := &want[d.stage]
+		t.Members++
+		if place := t.place(d.state); place != nil && (place != &t.Cancelled || !d.lost) {
+			*place++
+		}
+		t.Failures += d.failures
+		if d.failures > 0 {
+			t.DevicesFailed++
+		}
+		if d.lost {
+			t.Lost++
+		}
+	}
+	for i, st := range s.Stages {
+		got := st.Tally
+		got.FailuresForgiven, got.DevicesFailedForgiven, got.LostForgiven = 0, 0, 0
+		if diff := cmp.Diff(want[i], got); diff != "" {
+			rt.Fatalf("the tally of stage %d is not what its devices say (-want +got):\n%s", i, diff)
+		}
+	}
 }
 
 func final(s fw.CampaignState) bool {
@@ -91,7 +138,7 @@ func TestApplyKeepsItsPromises(t *testing.T) {
 		var history []step
 		for range rapid.IntRange(1, 80).Draw(rt, "length") {
 			now += rapid.Int64Range(0, 15).Draw(rt, "seconds")
-			e, i := drawEvent(rt, s, devices)
+			e, i := drawEvent(rt, p, s, devices)
 			before, err := json.Marshal(s)
 			if err != nil {
 				rt.Fatal(err)
@@ -110,11 +157,9 @@ func TestApplyKeepsItsPromises(t *testing.T) {
 				continue
 			}
 			if i >= 0 {
-				devices[i].state, devices[i].stage = e.To, e.Stage
-				if failing(e.To) {
-					devices[i].failures++
-				}
+				devices[i].take(e, s.State == fw.CampaignRollingBack || s.State == fw.CampaignRolledBack)
 			}
+			compare(rt, next, devices)
 			check(rt, p, s, next, moves, now)
 			history = append(history, step{e, now, next, moves})
 			s = next

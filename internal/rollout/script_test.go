@@ -62,6 +62,8 @@ type scriptDevice struct {
 	state    fw.UpdateState
 	stage    int
 	failures int
+	attempts int
+	lost     bool
 }
 
 func playScript(t *testing.T, text string) string {

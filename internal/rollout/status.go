@@ -27,8 +27,8 @@ type Stage struct {
 
 // Tally counts the devices of one stage, not attempts, except where it says
 // so. A member is in at most one of Open, Confirmed, Failed, Rejected,
-// RolledBack and Cancelled; a retry moves it. The counts below those never go
-// down: a retry does not undo that something failed.
+// RolledBack and Cancelled; a retry moves it. Failures and DevicesFailed never
+// go down: neither a retry nor a late success undoes that something failed.
 type Tally struct {
 	Members    int `json:"members,omitempty"`     // devices ever authorized in this stage
 	Open       int `json:"open,omitempty"`        // an authorization is out, its end unknown
@@ -38,8 +38,8 @@ type Tally struct {
 	RolledBack int `json:"rolled_back,omitempty"` // fell back, or was taken back
 	Cancelled  int `json:"cancelled,omitempty"`   // left the campaign: cancelled or superseded
 
-	Failures      int `json:"failures,omitempty"`       // failure reports of any kind, attempts counted singly
-	DevicesFailed int `json:"devices_failed,omitempty"` // devices with at least one failure report
+	Failures      int `json:"failures,omitempty"`       // failed attempts of any kind
+	DevicesFailed int `json:"devices_failed,omitempty"` // devices with at least one failed attempt
 	Lost          int `json:"lost,omitempty"`           // devices that failed and have no attempt left
 
 	// What an operator acknowledged by resuming; the gates start from there.

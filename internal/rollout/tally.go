@@ -40,27 +40,46 @@ func (t *Tally) move(e Event, reverting bool) error {
 	}
 	switch to := t.place(e.To); {
 	case to == nil:
-	case to == &t.Cancelled && e.Exhausted:
+	case to == &t.Cancelled && e.Exhausted && ended(e.From):
 		// Already counted in Lost; counting it here too would make the stage
 		// two devices smaller for one.
 	default:
 		*to++
 	}
-	// Falling back is what a campaign that is rolling back asks for.
-	if failing(e.To) && !(reverting && e.To == fw.UpdateRolledBack) {
-		t.Failures++
-		if e.PriorFailures == 0 {
-			t.DevicesFailed++
-		}
-		// A device that refused the bytes is never asked again (fw's table).
-		if e.Exhausted || e.To == fw.UpdateRejected {
-			t.Lost++
-		}
-	}
-	if sum := t.Open + t.Confirmed + t.Failed + t.Rejected + t.RolledBack + t.Cancelled; sum > t.Members || t.DevicesFailed > t.Members || t.Lost > t.Members {
+	t.fail(e, reverting)
+	if sum := t.Open + t.Confirmed + t.Failed + t.Rejected + t.RolledBack + t.Cancelled; sum > t.Members || t.DevicesFailed > t.Members || t.Lost > t.Members || t.Lost < 0 {
 		return fw.Errorf(fw.Corrupt, "the tally of stage %d counts more devices than its %d members: was a device outside the stage reported as a member?", e.Stage, t.Members)
 	}
 	return nil
+}
+
+// fail counts what the move says about failure.
+func (t *Tally) fail(e Event, reverting bool) {
+	if failing(e.From) {
+		// The attempt was given up already. What the device says of it
+		// afterwards is no second failure, but it may have made it after all.
+		if e.Exhausted && (e.To.Open() || e.To == fw.UpdateConfirmed) && e.To != fw.UpdateAuthorized {
+			t.Lost--
+		}
+		return
+	}
+	// Falling back is what a campaign that is rolling back asks for.
+	if !failing(e.To) || reverting && e.To == fw.UpdateRolledBack {
+		return
+	}
+	t.Failures++
+	if e.PriorFailures == 0 {
+		t.DevicesFailed++
+	}
+	if e.Exhausted {
+		t.Lost++
+	}
+}
+
+// ended reports whether a member in state s has no attempt under way, so that
+// it is lost if it has none left.
+func ended(s fw.UpdateState) bool {
+	return failing(s) || s == fw.UpdatePending || s == fw.UpdateRefused || s == fw.UpdateDeferred
 }
 
 // forgive makes the gates start again from here.

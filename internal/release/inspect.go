@@ -1,0 +1,191 @@
+package release
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/writ-project/writ/internal/fw"
+	"github.com/writ-project/writ/internal/image"
+	"github.com/writ-project/writ/internal/image/formats"
+	"github.com/writ-project/writ/internal/image/mcuboot"
+	"github.com/writ-project/writ/internal/signer"
+)
+
+// formatMCUboot is the format whose images can be handed in finished or plain.
+var formatMCUboot = mcuboot.Format{}.Name()
+
+// inspect fills in what m says of each image by looking at it.
+func (s *Service) inspect(ctx context.Context, m *fw.Manifest) error {
+	for i := range m.Components {
+		if err := s.inspectComponent(ctx, m, &m.Components[i]); err != nil {
+			return err
+		}
+	}
+	if m.SBOM.IsZero() {
+		return nil
+	}
+	return s.inspectSBOM(ctx, m.SBOM)
+}
+
+func (s *Service) inspectComponent(ctx context.Context, m *fw.Manifest, c *fw.ManifestComponent) error {
+	size, err := measure(ctx, s.o.Blobs, c.InputDigest)
+	if err != nil {
+		return err
+	}
+	c.InputSize = size
+	f, _, err := s.o.Blobs.Open(c.InputDigest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	detected, err := formats.Detect(f, size)
+	if err != nil {
+		return imageError(c, err)
+	}
+	format := detected
+	if c.Format != "" {
+		format, _ = formats.ForName(c.Format) // known: Draft.components
+	}
+	c.Format = format.Name()
+	// A plain binary becomes an MCUboot image when it is signed: there is
+	// nothing to inspect yet.
+	if format.Name() != formatMCUboot || detected.Name() == formatMCUboot {
+		info, err := format.Inspect(ctx, f, size)
+		if err != nil {
+			return imageError(c, err)
+		}
+		if err := checkClaims(m, c, info); err != nil {
+			return err
+		}
+	}
+	return s.rehearse(ctx, m, c, f)
+}
+
+// checkClaims compares what a finished image says of itself with the
+// manifest.
+func checkClaims(m *fw.Manifest, c *fw.ManifestComponent, info image.Info) error {
+	if info.Encrypted {
+		return fw.Errorf(fw.Invalid, "the image of component %s is encrypted, so nobody could verify what is released: upload the plain image", c.Name)
+	}
+	if c.Format != formatMCUboot {
+		return nil
+	}
+	switch {
+	case !sameMCUbootVersion(info.Version, m.Version):
+		return fw.Errorf(fw.Invalid, "the image of component %s says version %s and the release is %s: build the image again, or correct the version", c.Name, info.Version, m.Version)
+	case info.SecurityCounter == nil:
+		return fw.Errorf(fw.Invalid, "the image of component %s has no security counter: build it with imgtool sign --security-counter %d, or upload the plain binary", c.Name, c.SecurityCounter)
+	case *info.SecurityCounter != c.SecurityCounter:
+		return fw.Errorf(fw.Invalid, "the image of component %s has security counter %d and the release says %d: they must agree", c.Name, *info.SecurityCounter, c.SecurityCounter)
+	}
+	if len(info.Hardware) == 0 {
+		return nil
+	}
+	for _, h := range m.Hardware {
+		if id, err := mcuboot.ClassID(info.Vendor, string(h)); err == nil && slices.Contains(info.Hardware, id) {
+			return nil
+		}
+	}
+	return fw.Errorf(fw.Invalid, "the image of component %s is bound to hardware class %s, which is none of %v: name hardware ids as imgtool --cid does, or by the class id itself", c.Name, info.Hardware[0], m.Hardware)
+}
+
+func sameMCUbootVersion(a, b string) bool {
+	va, errA := mcuboot.ParseVersion(a)
+	vb, errB := mcuboot.ParseVersion(b)
+	return errA == nil && errB == nil && va == vb
+}
+
+// rehearse signs the image with a key that nobody keeps and throws the result
+// away, so that what cannot be signed is refused before it is approved.
+func (s *Service) rehearse(ctx context.Context, m *fw.Manifest, c *fw.ManifestComponent, r io.ReaderAt) error {
+	info, err := s.imageKey(c.Key)
+	if err != nil {
+		return err
+	}
+	key, err := throwaway(info.Algorithm)
+	if err != nil {
+		return err
+	}
+	opt := image.SignOptions{Version: m.Version, SecurityCounter: &c.SecurityCounter, Product: string(m.Product)}
+	for _, h := range m.Hardware {
+		opt.Hardware = append(opt.Hardware, string(h))
+	}
+	format, _ := formats.ForName(c.Format) // known: set by inspectComponent
+	_, err = format.Sign(ctx, io.Discard, r, c.InputSize, key, opt)
+	return imageError(c, err)
+}
+
+func throwaway(alg signer.Algorithm) (crypto.Signer, error) {
+	switch alg {
+	case signer.Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	case signer.ECDSAP256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	return nil, fw.Errorf(fw.Internal, "images are not signed with %s", alg)
+}
+
+// imageError tells the caller what is wrong with an image. An error that says
+// nothing about the image is the server's.
+func imageError(c *fw.ManifestComponent, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := image.ReasonOf(err); ok {
+		return fw.Wrap(fw.Invalid, err, "component %s cannot be released as %s: %v", c.Name, c.Format, err)
+	}
+	return fw.Wrap(fw.Unavailable, err, "the image of component %s cannot be read: try again, and look at the server's disk if it stays so", c.Name)
+}
+
+// inspectSBOM requires the SBOM to be here and to be one JSON object. What is
+// in it is not judged.
+func (s *Service) inspectSBOM(ctx context.Context, d fw.Digest) error {
+	if size, err := s.o.Blobs.Stat(d); err != nil {
+		return err
+	} else if size > maxSBOM {
+		return fw.Errorf(fw.TooLarge, "the SBOM has %d bytes, over the limit of %d", size, maxSBOM)
+	}
+	size, err := measure(ctx, s.o.Blobs, d)
+	if err != nil {
+		return err
+	}
+	f, _, err := s.o.Blobs.Open(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	dec := json.NewDecoder(image.Section(ctx, f, 0, size))
+	dec.UseNumber()
+	notJSON := func(err error) error {
+		return fw.Wrap(fw.Invalid, err, "the file %s is not one JSON object, so it is no SBOM: upload CycloneDX or SPDX as JSON", d)
+	}
+	depth := 0
+	for first := true; first || depth > 0; first = false {
+		tok, err := dec.Token()
+		if err != nil {
+			return notJSON(err)
+		}
+		delim, ok := tok.(json.Delim)
+		switch {
+		case first && delim != '{':
+			return notJSON(nil)
+		case ok && (delim == '{' || delim == '['):
+			depth++
+		case ok:
+			depth--
+		}
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return notJSON(err)
+	}
+	return nil
+}

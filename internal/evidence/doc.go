@@ -6,8 +6,8 @@
 // # What it promises
 //
 //   - A record is encoded once by [Encode], and the bytes it returns are what
-//     is stored, hashed and exported. Nothing ever re-encodes a record to
-//     check it.
+//     is stored, hashed and exported. Hashes and signatures are checked over
+//     those bytes, never over a record encoded again.
 //   - The commitment to a record is SHA-256 over a domain tag, 32 random
 //     bytes of salt, and the record's bytes ([Commit]). The commitment is the
 //     entry of the Merkle log. Without the salt it says nothing about the
@@ -17,10 +17,11 @@
 //     stream and the commitment of the one before. So records 1 to n of a
 //     stream cannot be exported with one left out ([CheckLinks]).
 //   - An epoch record commits to the sorted list of all stream heads
-//     ([EpochRoot]). So an export cannot end a stream early, and "there is no
-//     such stream" is provable ([CheckStream], [CheckAbsent]).
-//   - [Decode] is strict and bounded: unknown members, trailing bytes and
-//     records over [MaxRecord] are refused.
+//     ([NewEpochTree]). So an export cannot end a stream early, and "there is no
+//     such stream" is provable ([CheckStream]).
+//   - [Decode] accepts exactly what [Encode] makes: one order of members, no
+//     whitespace, no member twice, at most [MaxRecord] bytes. Two readers
+//     cannot see different records in the same bytes.
 //
 // # Example
 //

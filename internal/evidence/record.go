@@ -6,50 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/writ-project/writ/internal/fw"
-)
-
-// Type says what a record claims. The list is closed; a type never changes
-// meaning.
-type Type string
-
-// Record types, with the streams each belongs to.
-const (
-	TypeServerStarted      Type = "server_started"      // log
-	TypeKeyCreated         Type = "key_created"         // key
-	TypePersonAdded        Type = "person_added"        // operator
-	TypePersonDisabled     Type = "person_disabled"     // operator
-	TypeTokenCreated       Type = "token_created"       // operator
-	TypeTokenRevoked       Type = "token_revoked"       // operator
-	TypeRoster             Type = "roster"              // log: a new roster of approvers
-	TypeTrustBundle        Type = "trust_bundle"        // log: a new device trust bundle
-	TypeProductCreated     Type = "product_created"     // product
-	TypePolicyCreated      Type = "policy_created"      // policy
-	TypeDeviceRegistered   Type = "device_registered"   // device
-	TypeDeviceAttributes   Type = "device_attributes"   // device
-	TypeEnrolmentToken     Type = "enrolment_token"     // device: a one-time token was made
-	TypeLifecycleRequested Type = "lifecycle_requested" // device: somebody asks for more trust
-	TypeDeviceState        Type = "device_state"        // device
-	TypeCertificateIssued  Type = "certificate_issued"  // device
-	TypeCertificateState   Type = "certificate_state"   // device
-	TypeKeyUse             Type = "key_use"             // key, and the subject's: the allowing decision behind a permit
-	TypeReleaseProposed    Type = "release_proposed"    // release
-	TypeApproval           Type = "approval"            // the subject's
-	TypeReleaseSigned      Type = "release_signed"      // release, key: one image
-	TypeReleasePublished   Type = "release_published"   // release
-	TypeReleaseWithdrawn   Type = "release_withdrawn"   // release
-	TypeCampaignProposed   Type = "campaign_proposed"   // campaign, release
-	TypeCampaignEvent      Type = "campaign_event"      // campaign, release: an event no device caused
-	TypeDecision           Type = "decision"            // device, campaign: allow or deny, re-executable
-	TypeReport             Type = "report"              // device, campaign: what a device says happened
-	TypeUpdateMoved        Type = "update_moved"        // device, campaign: the server moved an update itself
-	TypeIntegrity          Type = "integrity"           // device: something tried to be what it is not
-	TypeAccessDenied       Type = "access_denied"       // device: a known device was turned away
-	TypeRefusalSummary     Type = "refusal_summary"     // log: unauthenticated refusals, counted
-	TypeEpoch              Type = "epoch"               // log
-	TypeErased             Type = "erased"              // log, and the erased record's
 )
 
 // Version is the version of the record format.
@@ -59,8 +20,12 @@ const Version = 1
 // the 64 KiB that C2SP tlog-tiles allows an entry, with room to spare.
 const MaxRecord = 48 << 10
 
-// maxStreams bounds the streams of one record.
-const maxStreams = 8
+// Bounds of a record's parts.
+const (
+	maxStreams = 8         // streams of one record
+	maxName    = 256       // bytes of an actor or a stream id
+	maxNumber  = 1<<53 - 1 // exact in every JSON reader (RFC 7493 section 2.2)
+)
 
 // StreamID names the stream of records about one subject: a kind, a slash and
 // the subject's id.
@@ -102,8 +67,8 @@ func (c *Commitment) UnmarshalText(b []byte) error {
 	if len(b) != 2*len(c) {
 		return fw.Errorf(fw.Invalid, "a commitment is 64 hexadecimal digits, not %d characters", len(b))
 	}
-	if _, err := hex.Decode(c[:], b); err != nil {
-		return fw.Errorf(fw.Invalid, "a commitment is 64 hexadecimal digits")
+	if _, err := hex.Decode(c[:], bytes.ToLower(b)); err != nil || c.IsZero() {
+		return fw.Errorf(fw.Invalid, "a commitment is 64 hexadecimal digits, not all zero")
 	}
 	return nil
 }
@@ -127,7 +92,9 @@ func Commit(salt Salt, body []byte) Commitment {
 	h.Write([]byte(commitTag))
 	h.Write(salt[:])
 	h.Write(body)
-	return Commitment(h.Sum(nil))
+	var c Commitment
+	h.Sum(c[:0])
+	return c
 }
 
 // Link places a record in one stream: N counts from 1, and Prev is the
@@ -149,17 +116,40 @@ type Record struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// Encode returns the bytes of r, to be stored and committed to. Data must be
-// compact JSON, as [json.Marshal] makes it.
-func Encode(r Record) ([]byte, error) {
-	if len(r.Streams) == 0 || len(r.Streams) > maxStreams {
-		return nil, fw.Errorf(fw.Internal, "a record has 1 to %d streams, not %d", maxStreams, len(r.Streams))
+// Link returns the record's link in stream s.
+func (r *Record) Link(s StreamID) (Link, bool) {
+	for _, l := range r.Streams {
+		if l.Stream == s {
+			return l, true
+		}
 	}
-	b := make([]byte, 0, 256+128*len(r.Streams)+len(r.Data))
+	return Link{}, false
+}
+
+// Encode returns the bytes of r, to be stored and committed to. V is written
+// as [Version] whatever r says. Data must be compact JSON, as [json.Marshal]
+// makes it. What Encode returns, [Decode] accepts: a record that could not be
+// read again must not reach the log, so Encode fails instead.
+func Encode(r Record) ([]byte, error) {
+	if err := r.check(); err != nil {
+		return nil, fw.Wrap(fw.Internal, err, "the %s record cannot be written", r.Type)
+	}
+	if err := checkObject(r.Data); err != nil {
+		return nil, fw.Wrap(fw.Internal, err, "the data of the %s record cannot be written", r.Type)
+	}
+	b := r.appendTo(make([]byte, 0, 256+160*len(r.Streams)+len(r.Data)))
+	if len(b) > MaxRecord {
+		return nil, fw.Errorf(fw.TooLarge, "the evidence record would be %d bytes and the limit is %d: shorten the notes or the list", len(b), MaxRecord)
+	}
+	return b, nil
+}
+
+// appendTo appends the one form of r.
+func (r *Record) appendTo(b []byte) []byte {
 	b = append(b, `{"v":1,"i":`...)
 	b = strconv.AppendInt(b, r.Index, 10)
 	b = append(b, `,"t":"`...)
-	b = append(b, r.Type...) // a constant of this package
+	b = append(b, r.Type...)
 	b = append(b, `","ms":`...)
 	b = strconv.AppendInt(b, r.MS, 10)
 	b = append(b, `,"actor":`...)
@@ -182,14 +172,10 @@ func Encode(r Record) ([]byte, error) {
 	}
 	b = append(b, `],"data":`...)
 	b = append(b, r.Data...)
-	b = append(b, '}')
-	if len(b) > MaxRecord {
-		return nil, fw.Errorf(fw.TooLarge, "the evidence record would be %d bytes and the limit is %d: shorten the notes or the list", len(b), MaxRecord)
-	}
-	return b, nil
+	return append(b, '}')
 }
 
-// appendString appends s as a JSON string.
+// appendString appends s as a JSON string, as [json.Marshal] does.
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
@@ -202,42 +188,60 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// Decode reads a record. It checks form and bounds, not truth.
+// check checks the bounds of everything but Data.
+func (r *Record) check() error {
+	switch {
+	case r.Index < 0 || r.Index > maxNumber || r.MS < 0 || r.MS > maxNumber:
+		return fw.Errorf(fw.Invalid, "a record's index %d or time %d is out of range", r.Index, r.MS)
+	case !wellFormed(string(r.Type)):
+		return fw.Errorf(fw.Invalid, "%.40q cannot be a record type", r.Type)
+	case !wellNamed(r.Actor):
+		return fw.Errorf(fw.Invalid, "a record's actor %.80q must be 1 to %d bytes of UTF-8", r.Actor, maxName)
+	case len(r.Streams) == 0 || len(r.Streams) > maxStreams:
+		return fw.Errorf(fw.Invalid, "a record has 1 to %d streams, not %d", maxStreams, len(r.Streams))
+	}
+	for i, l := range r.Streams {
+		if !wellNamed(string(l.Stream)) || l.N < 1 || l.N > maxNumber || (l.N == 1) != l.Prev.IsZero() {
+			return fw.Errorf(fw.Invalid, "a record's link in stream %.80q is malformed", l.Stream)
+		}
+		if slices.ContainsFunc(r.Streams[:i], func(o Link) bool { return o.Stream == l.Stream }) {
+			return fw.Errorf(fw.Invalid, "a record is twice in stream %q", l.Stream)
+		}
+	}
+	return nil
+}
+
+func wellNamed(s string) bool { return s != "" && len(s) <= maxName && utf8.ValidString(s) }
+
+// Decode reads a record. It accepts exactly the bytes that [Encode] makes, so
+// that no two readers can see different records in the same bytes. It checks
+// form and bounds, not truth, and accepts types that a later version may
+// define ([Type.Known]). The result shares b's memory.
 func Decode(b []byte) (Record, error) {
 	if len(b) > MaxRecord {
 		return Record{}, fw.Errorf(fw.TooLarge, "a record of %d bytes is over the limit of %d", len(b), MaxRecord)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
 	var r Record
-	if err := d.Decode(&r); err != nil {
-		return Record{}, fw.Wrap(fw.Invalid, err, "a record is not the JSON it should be")
+	p := parser{b: b}
+	p.record(&r)
+	if p.err != nil {
+		return Record{}, fw.Wrap(fw.Invalid, p.err, "a record does not have the form of docs/formats/evidence.md")
 	}
-	if d.InputOffset() != int64(len(b)) {
-		return Record{}, fw.Errorf(fw.Invalid, "a record has %d bytes after its end", int64(len(b))-d.InputOffset())
-	}
-	switch {
-	case r.V != Version:
-		return Record{}, fw.Errorf(fw.Invalid, "record version %d is not known: use a newer writ", r.V)
-	case r.Index < 0 || r.Type == "" || len(r.Data) == 0 || r.Data[0] != '{':
-		return Record{}, fw.Errorf(fw.Invalid, "a record lacks its index, type or data")
-	case len(r.Streams) == 0 || len(r.Streams) > maxStreams:
-		return Record{}, fw.Errorf(fw.Invalid, "a record has 1 to %d streams, not %d", maxStreams, len(r.Streams))
-	}
-	for _, l := range r.Streams {
-		if l.Stream == "" || l.N < 1 || (l.N == 1) != l.Prev.IsZero() {
-			return Record{}, fw.Errorf(fw.Invalid, "a record's link in stream %q is malformed", l.Stream)
-		}
+	if err := r.check(); err != nil {
+		return Record{}, err
 	}
 	return r, nil
 }
 
-// Link returns the record's link in stream s.
-func (r *Record) Link(s StreamID) (Link, bool) {
-	for _, l := range r.Streams {
-		if l.Stream == s {
-			return l, true
-		}
+// Payload decodes the data of r into the form of its type. It refuses members
+// that the form does not have.
+func Payload[T any](r Record) (T, error) {
+	var v T
+	d := json.NewDecoder(bytes.NewReader(r.Data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		var zero T
+		return zero, fw.Wrap(fw.Invalid, err, "record %d does not have the data of a %s record", r.Index, r.Type)
 	}
-	return Link{}, false
+	return v, nil
 }

@@ -1,5 +1,3 @@
-//go:build writ_cel
-
 package policy
 
 import (

@@ -56,7 +56,7 @@ func (p *parser) record(r *Record) {
 	if p.err != nil {
 		return
 	}
-	s := scanner{b: p.b, i: p.i}
+	s := scanner{b: p.b, i: p.i, names: make([][]byte, 0, 2*manyMembers)}
 	if err := s.object(0); err != nil {
 		p.err = err
 		return

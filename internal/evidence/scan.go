@@ -27,7 +27,7 @@ type scanner struct {
 
 // checkObject checks that b is one object and nothing else.
 func checkObject(b []byte) error {
-	s := scanner{b: b}
+	s := scanner{b: b, names: make([][]byte, 0, 2*manyMembers)}
 	if err := s.object(0); err != nil {
 		return err
 	}

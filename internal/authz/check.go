@@ -70,11 +70,11 @@ type DeviceState struct {
 
 // DeviceComponent is what a device runs in one of its components.
 type DeviceComponent struct {
-	Name            fw.ComponentName
-	Version         string
-	Digest          fw.Digest // of the running image's bytes as downloaded; zero: nothing installed
-	SecurityCounter uint64    // of the running image
-	SecurityFloor   uint64    // fused or otherwise protected minimum
+	Name            fw.ComponentName `json:"name"`
+	Version         string           `json:"version,omitempty"`
+	Digest          fw.Digest        `json:"digest,omitzero"`            // of the running image's bytes as downloaded; zero: nothing installed
+	SecurityCounter uint64           `json:"security_counter,omitempty"` // of the running image
+	SecurityFloor   uint64           `json:"security_floor,omitempty"`   // fused or otherwise protected minimum
 }
 
 // ReceiptCheck verifies a COSE receipt (RFC 9942): that commitment is at index

@@ -122,8 +122,11 @@ func Receipt(rs RootSignature, size, index int64, path []Hash) ([]byte, error) {
 	}})
 }
 
-// Included is what a receipt proves: the entry is number Index of the log,
-// and was when the log had Size entries.
+// Included is where a receipt places its entry. The signature is over the root
+// alone (RFC 9942 section 5.2), so a receipt proves that the entry is in the
+// log; Index and Size are what the path was made for, and another pair whose
+// path has the same turns leads to the same root. Whoever needs the index takes
+// it from signed or committed bytes and compares.
 type Included struct {
 	Index, Size int64
 }

@@ -25,9 +25,6 @@ const (
 	TypeReport        = "application/writ-report+cwt"
 )
 
-// headerReceipts is the label of receipts (RFC 9942, section 2).
-const headerReceipts = 394
-
 // tagSign1 begins a COSE_Sign1: tag 18 (RFC 9052, section 2).
 const tagSign1 = 0xd2
 
@@ -39,6 +36,7 @@ type protected struct {
 	Typ string    `cbor:"16,keyasint"`
 }
 
+// unprotected is the unprotected header: receipts or nothing (RFC 9942, section 2).
 type unprotected struct {
 	Receipts [][]byte `cbor:"394,keyasint,omitempty"`
 }

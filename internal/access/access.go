@@ -14,10 +14,10 @@ import (
 
 // Types of evidence records and their data.
 const (
-	TypePersonCreated  = "operator.created"
-	TypePersonDisabled = "operator.disabled"
-	TypeTokenCreated   = "token.created"
-	TypeTokenRevoked   = "token.revoked"
+	TypePersonCreated  = "person_added"
+	TypePersonDisabled = "person_disabled"
+	TypeTokenCreated   = "token_created"
+	TypeTokenRevoked   = "token_revoked"
 )
 
 // PersonData is the data of operator.created and operator.disabled.

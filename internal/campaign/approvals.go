@@ -23,19 +23,22 @@ type approvalCache struct {
 // PlanApprovals returns how many distinct valid approvers the running plan
 // has now, under the newest roster. Signatures are checked once per plan,
 // roster and number of approvals.
-func (r *Register) PlanApprovals(tx *store.Tx, l *Live) (int, error) {
+func (r *Register) PlanApprovals(q store.Queryer, l *Live) (int, error) {
 	type batchKey fw.CampaignID
-	if n, ok := tx.Batch().Cache[batchKey(l.Row.ID)].(int); ok {
-		return n, nil
+	tx, writing := q.(*store.Tx)
+	if writing {
+		if n, ok := tx.Batch().Cache[batchKey(l.Row.ID)].(int); ok {
+			return n, nil
+		}
 	}
-	roster, err := r.roster(tx)
+	roster, err := r.roster(q)
 	if err != nil {
 		if fw.KindOf(err) == fw.NotFound {
 			return 0, nil
 		}
 		return 0, err
 	}
-	rows, err := store.Approvals(tx, l.Terms.PlanDigest)
+	rows, err := store.Approvals(q, l.Terms.PlanDigest)
 	if err != nil {
 		return 0, err
 	}
@@ -44,7 +47,7 @@ func (r *Register) PlanApprovals(tx *store.Tx, l *Live) (int, error) {
 	n, ok := r.approvals.m[key]
 	r.approvals.mu.Unlock()
 	if !ok {
-		res, _, err := r.Approvals(tx, l.Row.Plan, l.Terms.Plan.Quorum, l.Row.Proposer)
+		res, _, err := r.Approvals(q, l.Row.Plan, l.Terms.Plan.Quorum, l.Row.Proposer)
 		if err != nil {
 			return 0, err
 		}
@@ -56,7 +59,9 @@ func (r *Register) PlanApprovals(tx *store.Tx, l *Live) (int, error) {
 		r.approvals.m[key] = n
 		r.approvals.mu.Unlock()
 	}
-	tx.Batch().Cache[batchKey(l.Row.ID)] = n
+	if writing {
+		tx.Batch().Cache[batchKey(l.Row.ID)] = n
+	}
 	return n, nil
 }
 

@@ -2,6 +2,8 @@ package campaign
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/policy"
@@ -55,6 +57,15 @@ func (r *Register) count(tx *store.Tx, l *Live, e *rollout.Event) error {
 	return nil
 }
 
+// Reported is what a device last said of itself, as stored.
+type Reported struct {
+	Components []policy.ComponentFacts `json:"components,omitempty"`
+	Attributes map[string]string       `json:"attributes,omitempty"`
+}
+
+// reportedPrefix marks the attributes that the device itself reported.
+const reportedPrefix = "reported."
+
 // DeviceFacts returns what is on file for d in the form that rules read.
 func DeviceFacts(d *store.Device) (policy.DeviceFacts, error) {
 	f := policy.DeviceFacts{
@@ -67,8 +78,20 @@ func DeviceFacts(d *store.Device) (policy.DeviceFacts, error) {
 		}
 	}
 	if d.Facts != nil {
-		if err := json.Unmarshal(d.Facts, &f.Components); err != nil {
+		var said Reported
+		if err := json.Unmarshal(d.Facts, &said); err != nil {
 			return f, fw.Wrap(fw.Corrupt, err, "the stored facts of device %s cannot be read", d.ID)
+		}
+		f.Components = said.Components
+		for _, k := range slices.Sorted(maps.Keys(said.Attributes)) {
+			if len(f.Attributes) >= policy.MaxAttributes {
+				break // the cost bound of conditions rests on it
+			}
+			if f.Attributes == nil {
+				f.Attributes = make(map[string]string, len(said.Attributes))
+			}
+			// Under a prefix, so that a device cannot claim what an operator says of it.
+			f.Attributes[reportedPrefix+k] = said.Attributes[k]
 		}
 	}
 	return f, nil

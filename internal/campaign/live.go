@@ -32,16 +32,23 @@ func (r *Register) Open(tx *store.Tx, id fw.CampaignID) (*Live, error) {
 }
 
 func (r *Register) open(tx *store.Tx, row store.Campaign) (*Live, error) {
-	l := &Live{Row: row}
-	var err error
-	if l.Terms, err = r.Terms(tx, &row); err != nil {
-		return nil, err
-	}
-	if l.Status, err = DecodeStatus(row); err != nil {
+	l, err := r.View(tx, row)
+	if err != nil {
 		return nil, err
 	}
 	tx.Batch().Cache[liveKey(row.ID)] = l
 	return l, nil
+}
+
+// View returns campaign row for reading outside a write.
+func (r *Register) View(q store.Queryer, row store.Campaign) (*Live, error) {
+	l := &Live{Row: row}
+	var err error
+	if l.Terms, err = r.Terms(q, &row); err != nil {
+		return nil, err
+	}
+	l.Status, err = DecodeStatus(row)
+	return l, err
 }
 
 // OpenProduct returns a product's live campaigns for changing in tx, oldest

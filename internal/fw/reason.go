@@ -76,4 +76,5 @@ const (
 	FailBootLoop  Reason = "boot"
 	FailNoSpace   Reason = "no_space"
 	FailCancelled Reason = "cancelled"
+	FailExpired   Reason = "authorization_expired" // no report before the authorization ran out
 )

@@ -82,6 +82,11 @@ func Open(ctx context.Context, db *store.DB, s *signer.LogSigner) (*Ledger, erro
 	return l, nil
 }
 
+// VerifierKey returns the log's key as a signed-note verifier key.
+func VerifierKey(s *signer.LogSigner) (string, error) {
+	return tlog.VerifierKey(s.Name(), s.Public())
+}
+
 // Origin is the name of the log.
 func (l *Ledger) Origin() string { return l.origin }
 

@@ -220,3 +220,26 @@ func InsertReport(tx *Tx, d fw.DeviceID, seq int64, r ReportRow) error {
 	_, err := tx.exec("INSERT INTO device_report (device, seq, digest, idx) VALUES ($1, $2, $3, $4)", d, seq, r.Digest[:], r.Index)
 	return err
 }
+
+// ExpiredUpdates returns open updates whose authorization expired before now.
+func ExpiredUpdates(q Queryer, now int64, limit int) ([]Update, error) {
+	rows, err := q.query(`SELECT u.id, u.campaign, u.device, u.state, u.stage, u.member, u.attempts, u.last_attempt, u.failures, u.authorization_id, u.rollback, u.reason, u.refusal_key, u.refusal_count, u.refusal_idx, u.updated_at
+		FROM device_update u JOIN device_authorization a ON a.id = u.authorization_id
+		WHERE u.state IN ('authorized', 'delivered') AND a.expires_at < $1 ORDER BY u.id LIMIT $2`, now, limit)
+	return collect(rows, err, scanUpdate)
+}
+
+// AddRefusals adds to the count of an update's last refusal.
+func AddRefusals(tx *Tx, id fw.UpdateID, n int64) error {
+	_, err := tx.exec("UPDATE device_update SET refusal_count = refusal_count + $2 WHERE id = $1", id, n)
+	return err
+}
+
+// LastReport returns the highest report sequence of a device; 0: none.
+func LastReport(q Queryer, d fw.DeviceID) (int64, error) {
+	var seq int64
+	if err := q.queryRow("SELECT COALESCE(MAX(seq), 0) FROM device_report WHERE device = $1", d).Scan(&seq); err != nil {
+		return 0, fmt.Errorf("reading the reports of %s: %w", d, err)
+	}
+	return seq, nil
+}

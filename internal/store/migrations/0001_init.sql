@@ -262,3 +262,5 @@ CREATE TABLE device_report (
 CREATE INDEX device_authorization_rate ON device_authorization (campaign, issued_at);
 
 CREATE INDEX certificate_by_thumbprint ON certificate (thumbprint);
+
+CREATE INDEX device_update_open ON device_update (state) WHERE state IN ('authorized', 'delivered');

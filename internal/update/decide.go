@@ -1,0 +1,329 @@
+package update
+
+import (
+	"context"
+	"slices"
+
+	"github.com/writ-project/writ/internal/authz"
+	"github.com/writ-project/writ/internal/campaign"
+	"github.com/writ-project/writ/internal/docket"
+	"github.com/writ-project/writ/internal/evidence"
+	"github.com/writ-project/writ/internal/fw"
+	"github.com/writ-project/writ/internal/ledger"
+	"github.com/writ-project/writ/internal/policy"
+	"github.com/writ-project/writ/internal/rollout"
+	"github.com/writ-project/writ/internal/store"
+)
+
+// outcome is what the campaigns have for a device.
+type outcome struct {
+	authorization []byte // with receipt; nil: nothing to install
+	artifacts     []authz.Artifact
+	refused       []fw.Reason
+}
+
+// question is what is asked of one campaign about one device.
+type question struct {
+	target   *campaign.Target
+	update   store.Update
+	rollback bool // target is the plan's rollback release
+	known    bool // the update is on file
+	resend   bool // the device asks again for what it was given
+	waiting  bool // an authorization is out under another nonce
+}
+
+// attempts returns how often this target was authorized, and when last. The
+// way back has attempts of its own.
+func (a *question) attempts() (n int, last int64) {
+	if a.rollback && !a.update.Rollback {
+		return 0, 0
+	}
+	return a.update.Attempts, a.update.LastAttempt
+}
+
+// consider goes through the live campaigns of the device's product, oldest
+// first, until one authorizes. It reports whether the device is idle: no
+// campaign has or may get anything for it before something changes.
+func (s *Service) consider(ctx context.Context, q store.Queryer, v *visit) (outcome, bool, error) {
+	rows, err := store.LiveCampaigns(q, v.device.Product)
+	if err != nil {
+		return outcome{}, false, err
+	}
+	var out outcome
+	idle := true
+	for _, row := range rows {
+		l, err := s.o.Campaigns.View(q, row)
+		if err != nil {
+			return outcome{}, false, err
+		}
+		ask, err := s.ask(q, l, v)
+		if err != nil {
+			return outcome{}, false, err
+		}
+		if ask == nil {
+			continue
+		}
+		idle = false
+		one, err := s.answer(ctx, q, l, ask, v)
+		if err != nil {
+			return outcome{}, false, err
+		}
+		if one.authorization != nil {
+			return one, false, nil
+		}
+		for _, r := range one.refused {
+			if !slices.Contains(out.refused, r) {
+				out.refused = append(out.refused, r)
+			}
+		}
+	}
+	return out, idle, nil
+}
+
+// ask returns what is to be decided about the device in campaign l, or nil
+// when there is nothing.
+func (s *Service) ask(q store.Queryer, l *campaign.Live, v *visit) (*question, error) {
+	u, known, err := store.UpdateOf(q, l.Row.ID, v.device.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		u = store.Update{Campaign: l.Row.ID, Device: v.device.ID, RefusalIndex: -1}
+	}
+	ask := &question{target: &l.Terms.Forward, update: u, known: known}
+	if l.Status.State == fw.CampaignRollingBack {
+		if l.Terms.Back == nil || !u.Member || !runs(v.facts.Components, l.Terms.Forward.Publication) {
+			return nil, nil
+		}
+		ask.target, ask.rollback = l.Terms.Back, true
+	} else {
+		switch u.State {
+		case fw.UpdateConfirmed, fw.UpdateCancelled, fw.UpdateSuperseded, fw.UpdateInstalled:
+			return nil, nil // done, or its health check decides
+		}
+	}
+	if out := u.State.Open() && !ask.rollback || u.Rollback && ask.rollback; out {
+		a, err := store.AuthorizationByID(q, u.Authorization)
+		if err != nil {
+			return nil, err
+		}
+		ask.resend = a.ExpiresAt > v.now && string(a.Nonce) == string(v.in.Nonce[:])
+		// A forward update waits until the sweep has counted it as failed; a
+		// rollback until its time is over.
+		ask.waiting = !ask.resend && (!ask.rollback || a.ExpiresAt+int64(s.o.Grace.Seconds()) > v.now)
+	}
+	return ask, nil
+}
+
+// runs reports whether every image of pub is running.
+func runs(have []policy.ComponentFacts, pub *fw.Publication) bool {
+	for _, img := range pub.Images {
+		if !slices.ContainsFunc(have, func(c policy.ComponentFacts) bool { return c.Name == img.Component && c.Digest == img.Digest }) {
+			return false
+		}
+	}
+	return true
+}
+
+// evaluate gathers the facts and decides.
+func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *visit, now int64) (policy.Facts, policy.Decision, error) {
+	u := &ask.update
+	plan := l.Terms.Plan
+	approvals, err := s.o.Campaigns.PlanApprovals(q, l)
+	if err != nil {
+		return policy.Facts{}, policy.Decision{}, err
+	}
+	granted := 0
+	if plan.RatePerMinute > 0 {
+		if granted, err = store.CountGrantedSince(q, l.Row.ID, now-60); err != nil {
+			return policy.Facts{}, policy.Decision{}, err
+		}
+	}
+	rel, err := store.ReleaseByID(q, ask.target.Release)
+	if err != nil {
+		return policy.Facts{}, policy.Decision{}, err
+	}
+	stage := l.Status.Stage
+	if u.Member {
+		stage = u.Stage
+	}
+	attempts, last := ask.attempts()
+	f := policy.Facts{
+		Now:    now,
+		Device: v.facts,
+		Update: policy.UpdateFacts{State: u.State, Attempts: attempts, LastAttempt: last, Member: u.Member, Stage: u.Stage, Rollback: ask.rollback},
+		Campaign: policy.CampaignFacts{
+			ID: l.Row.ID, State: l.Status.State, Plan: l.Terms.PlanDigest, Publication: ask.target.PublicationDigest, Policy: plan.Policy,
+			ReleaseState: rel.State, Approvals: approvals, Open: l.Status.Total().Open, GrantedLastMinute: granted,
+		},
+	}
+	if stage < len(l.Status.Stages) {
+		st := &l.Status.Stages[stage]
+		f.Stage = policy.StageFacts{Index: stage, State: st.State, Limit: st.Limit, Members: st.Tally.Members}
+	}
+	return f, policy.Evaluate(l.Terms.For(stage, ask.target), f), nil
+}
+
+// answer decides about one campaign. A refusal that was given before with the
+// same reasons is counted and costs no write; everything else is decided
+// again, and recorded, under the writer.
+func (s *Service) answer(ctx context.Context, q store.Queryer, l *campaign.Live, ask *question, v *visit) (outcome, error) {
+	if ask.resend {
+		return s.deliver(q, l, ask.update.Authorization, ask.target)
+	}
+	if ask.waiting {
+		// A second authorization could be used beside the first.
+		return outcome{refused: []fw.Reason{fw.ReasonUpdateState}}, nil
+	}
+	_, d, err := s.evaluate(q, l, ask, v, v.now)
+	if err != nil {
+		return outcome{}, err
+	}
+	if !d.Allow && ask.known && policy.RefusalKey(d) == ask.update.RefusalKey {
+		s.mu.Lock()
+		s.repeats[ask.update.ID]++
+		s.mu.Unlock()
+		return outcome{refused: d.Reasons}, nil
+	}
+	var granted fw.AuthorizationID
+	var refused []fw.Reason
+	var target *campaign.Target
+	err = s.o.DB.Tx(ctx, func(tx *store.Tx) error {
+		granted, refused, target = "", nil, nil
+		return s.decide(tx, l.Row.ID, v, func(id fw.AuthorizationID, t *campaign.Target, d policy.Decision) {
+			granted, target, refused = id, t, d.Reasons
+		})
+	})
+	if err != nil || granted == "" {
+		return outcome{refused: refused}, err
+	}
+	return s.deliver(s.o.DB.Snapshot(ctx), l, granted, target)
+}
+
+// decide decides under the writer, with everything read again, and records
+// the decision. tell gets the result.
+func (s *Service) decide(tx *store.Tx, id fw.CampaignID, v *visit, tell func(fw.AuthorizationID, *campaign.Target, policy.Decision)) error {
+	l, err := s.o.Campaigns.Open(tx, id)
+	if err != nil || !l.Status.State.Live() {
+		return err
+	}
+	// The visit's device and certificate may have changed since the snapshot.
+	now := *v
+	now.now = tx.Now().Unix()
+	if now.cert, now.device, err = identify(tx, v.peer); err != nil {
+		return err
+	}
+	if barred(&now.cert, &now.device) != "" || now.device.State == fw.DeviceDecommissioned {
+		return fw.Errorf(fw.Forbidden, "device %s is %s", now.device.ID, now.device.State)
+	}
+	if now.facts, err = now.deviceFacts(); err != nil {
+		return err
+	}
+	ask, err := s.ask(tx, l, &now)
+	if err != nil || ask == nil {
+		return err
+	}
+	if ask.resend {
+		tell(ask.update.Authorization, ask.target, policy.Decision{})
+		return nil
+	}
+	if ask.waiting {
+		return nil // a companion in this commit was first
+	}
+	facts, d, err := s.evaluate(tx, l, ask, &now, now.now)
+	if err != nil {
+		return err
+	}
+	if !ask.known {
+		ask.update.ID = fw.UpdateID(fw.NewID("upd"))
+	}
+	if d.Allow {
+		aid, err := s.authorize(tx, l, ask, &now, facts, d)
+		if err != nil {
+			return err
+		}
+		tell(aid, ask.target, d)
+		return nil
+	}
+	tell("", nil, d)
+	return s.refuse(tx, l, ask, facts, d)
+}
+
+// refuse records a refusal. A device that already has a place in a stage
+// keeps the state it is in; another becomes refused or deferred.
+func (s *Service) refuse(tx *store.Tx, l *campaign.Live, ask *question, f policy.Facts, d policy.Decision) error {
+	u := ask.update
+	to := u.State
+	if !u.Member {
+		to = fw.UpdateRefused
+		if d.Deferred {
+			to = fw.UpdateDeferred
+		}
+	}
+	pos, err := s.o.Ledger.Append(tx, ledger.Entry{
+		Type: evidence.TypeDecision, Actor: string(u.Device), Streams: streams(l, u.Device),
+		Data: docket.Decision{Record: policy.NewRecord(f, d), Campaign: l.Row.ID, Update: u.ID, To: to, Repeats: u.RefusalCount},
+	})
+	if err != nil {
+		return err
+	}
+	u.State, u.RefusalKey, u.RefusalCount, u.RefusalIndex = to, policy.RefusalKey(d), 0, pos.Index
+	if len(d.Reasons) > 0 {
+		u.Reason = d.Reasons[0]
+	}
+	return store.PutUpdate(tx, &u)
+}
+
+// authorize records an allowing decision, takes the place in the stage, and
+// signs the authorization.
+func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *visit, f policy.Facts, d policy.Decision) (fw.AuthorizationID, error) {
+	u := ask.update
+	data := docket.Decision{Record: policy.NewRecord(f, d), Campaign: l.Row.ID, Update: u.ID, To: fw.UpdateAuthorized, Repeats: u.RefusalCount}
+	if ask.rollback {
+		data.To = u.State // it leaves its state when it reports that it went back
+	} else {
+		e := rollout.Event{Kind: rollout.EventUpdateMoved, Stage: f.Stage.Index, From: u.State, To: fw.UpdateAuthorized, NewMember: !u.Member, PriorFailures: u.Failures, Exhausted: u.Attempts+1 >= l.Terms.Plan.Attempts}
+		moves, err := s.o.Campaigns.Apply(tx, l, e)
+		if err != nil {
+			return "", err
+		}
+		data.Event, data.Transitions = &e, moves
+		u.State, u.Stage, u.Member = fw.UpdateAuthorized, f.Stage.Index, true
+	}
+	claims, err := s.claims(l, ask, v, f)
+	if err != nil {
+		return "", err
+	}
+	data.Claims, data.Authorization = authz.CoreDigest(claims), claims.ID
+	pos, err := s.o.Ledger.Append(tx, ledger.Entry{Type: evidence.TypeDecision, Actor: string(u.Device), Streams: streams(l, u.Device), Data: data})
+	if err != nil {
+		return "", err
+	}
+	claims.Decision, claims.Commitment = uint64(pos.Index), fw.Digest(pos.Commitment)
+	cose, err := s.sign(claims, pos.Index)
+	if err != nil {
+		return "", err
+	}
+	err = store.InsertAuthorization(tx, store.Authorization{
+		ID: claims.ID, Update: u.ID, Device: u.Device, Campaign: u.Campaign, Nonce: claims.Nonce[:], Sequence: int64(claims.Sequence),
+		DecisionIndex: pos.Index, COSE: cose, IssuedAt: claims.IssuedAt, ExpiresAt: claims.Expires,
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := store.SetDeviceSequence(tx, u.Device, int64(claims.Sequence)); err != nil {
+		return "", err
+	}
+	attempts, _ := ask.attempts()
+	u.Attempts, u.LastAttempt, u.Authorization, u.Rollback = attempts+1, v.now, claims.ID, ask.rollback
+	u.Reason, u.RefusalKey, u.RefusalCount = "", "", 0
+	if err := store.PutUpdate(tx, &u); err != nil {
+		return "", err
+	}
+	tx.OnCommit(func() { s.DeviceChanged(u.Device) })
+	return claims.ID, nil
+}
+
+func streams(l *campaign.Live, d fw.DeviceID) []evidence.StreamID {
+	return []evidence.StreamID{evidence.DeviceStream(d), evidence.CampaignStream(l.Row.ID)}
+}

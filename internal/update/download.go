@@ -1,0 +1,40 @@
+package update
+
+import (
+	"context"
+
+	"github.com/writ-project/writ/internal/fw"
+	"github.com/writ-project/writ/internal/store"
+)
+
+// MayDownload reports whether a device may have an artifact: an image or
+// envelope of a release of its product that is not withdrawn. The bytes are
+// no secret from it; what lets it install them is the authorization.
+func (s *Service) MayDownload(ctx context.Context, p Peer, d fw.Digest) error {
+	q := s.o.DB.Snapshot(ctx)
+	cert, device, err := identify(q, p)
+	if err != nil {
+		return err
+	}
+	why := barred(&cert, &device)
+	if why == "" && !certificateOK(&cert, s.o.Now().Unix()) {
+		why = fw.ReasonCertificateExpired
+	}
+	if why != "" {
+		return s.deny(ctx, &cert, why, "artifact")
+	}
+	list, err := store.ArtifactsByDigest(q, d)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		rel, err := store.ReleaseByID(q, a.Release)
+		if err != nil {
+			return err
+		}
+		if rel.Product == device.Product && rel.State == fw.ReleasePublished && a.Kind != "sbom" {
+			return nil
+		}
+	}
+	return fw.Errorf(fw.NotFound, "there is no artifact %s for product %s", d, device.Product)
+}

@@ -42,6 +42,7 @@
 //
 // # Example
 //
+//	uploads := releases.Uploads()
 //	up, err := uploads.Start(ctx, "rita", digest, size)
 //	n, err := uploads.Write(ctx, "rita", up.ID, up.Offset, body)
 //	got, err := uploads.Finish(ctx, "rita", up.ID)

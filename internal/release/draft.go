@@ -3,13 +3,13 @@ package release
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/Masterminds/semver/v3"
-
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image/formats"
+	"github.com/writ-project/writ/internal/policy"
 	"github.com/writ-project/writ/internal/store"
 )
 
@@ -60,8 +60,8 @@ func (d *Draft) check(p store.Product) (*fw.Manifest, error) {
 		return nil, err
 	}
 	if d.FromVersion != "" {
-		if _, err := semver.NewConstraint(d.FromVersion); err != nil {
-			return nil, fw.Wrap(fw.Invalid, err, "the from-version %q is not a version constraint: write it like \">=1.0.0, <2.0.0\"", d.FromVersion)
+		if err := policy.ParseFromVersion(d.FromVersion); err != nil {
+			return nil, err
 		}
 	}
 	hardware, err := d.hardware(p)
@@ -118,10 +118,10 @@ func checkVersion(v string) error {
 	if v == "" {
 		return fw.Errorf(fw.Invalid, "a release needs a version, e.g. 1.2.0")
 	}
-	if _, err := semver.StrictNewVersion(v); err != nil {
-		return fw.Wrap(fw.Invalid, err, "version %q is not a semantic version: write it like 1.2.0, 1.2.0+7 or 1.2.0-rc.1", v)
-	}
-	return nil
+	// The reader that decisions compare versions with: what it cannot read
+	// could never be offered.
+	_, err := policy.CompareVersions(v, v)
+	return err
 }
 
 func (d *Draft) checkType() error {
@@ -189,9 +189,9 @@ func (d *Draft) components(key fw.KeyName) ([]fw.ManifestComponent, error) {
 }
 
 func knownFormats() string {
-	s := "use"
+	words := []string{"use"}
 	for _, f := range formats.All() {
-		s += " " + f.Name()
+		words = append(words, f.Name())
 	}
-	return s
+	return strings.Join(words, " ")
 }

@@ -45,7 +45,7 @@ func (s *Service) inspectComponent(ctx context.Context, m *fw.Manifest, c *fw.Ma
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	detected, err := formats.Detect(f, size)
 	if err != nil {
 		return imageError(c, err)
@@ -162,7 +162,7 @@ func (s *Service) inspectSBOM(ctx context.Context, d fw.Digest) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	dec := json.NewDecoder(image.Section(ctx, f, 0, size))
 	dec.UseNumber()
 	notJSON := func(err error) error {

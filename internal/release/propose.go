@@ -8,6 +8,7 @@ import (
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/ledger"
+	"github.com/writ-project/writ/internal/policy"
 	"github.com/writ-project/writ/internal/store"
 )
 
@@ -98,15 +99,20 @@ func (s *Service) setManifest(tx *store.Tx, row *store.Release, m *fw.Manifest, 
 	return nil
 }
 
-// versionFree refuses a version that another release of the product has.
+// versionFree refuses a version that another release of the product has, or
+// that devices would take for it: versions that differ only in build metadata
+// that is no number.
 func versionFree(tx *store.Tx, m *fw.Manifest, self fw.ReleaseID) error {
 	rows, err := store.Releases(tx, m.Product, math.MaxInt32)
 	if err != nil {
 		return err
 	}
 	for _, r := range rows {
-		if r.ID != self && r.Version == m.Version && r.State != fw.ReleaseWithdrawn {
-			return fw.Errorf(fw.Conflict, "%s %s is release %s, which is %s: choose another version, or withdraw that one first", m.Product, m.Version, r.ID, r.State)
+		if r.ID == self || r.State == fw.ReleaseWithdrawn {
+			continue
+		}
+		if order, err := policy.CompareVersions(r.Version, m.Version); err != nil || order == 0 {
+			return fw.Wrap(fw.Conflict, err, "%s %s is release %s, which is %s: choose another version, or withdraw that one first", m.Product, r.Version, r.ID, r.State)
 		}
 	}
 	return nil

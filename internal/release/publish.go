@@ -35,8 +35,11 @@ func (s *Service) Publish(ctx context.Context, id fw.ReleaseID, actor fw.PersonI
 		return store.Release{}, fw.Wrap(fw.Unavailable, ctx.Err(), "another release is being published: try again")
 	}
 	w, err := s.authorize(ctx, id, actor)
-	if err != nil || w.row.State == fw.ReleasePublished {
-		return w.row, err
+	if err != nil {
+		return store.Release{}, err
+	}
+	if w.row.State == fw.ReleasePublished {
+		return w.row, nil
 	}
 	images, err := s.signAll(ctx, w)
 	if err != nil {

@@ -21,7 +21,7 @@ type Options struct {
 	Ledger    *ledger.Ledger
 	Blobs     *blob.Dir
 	Signer    *signer.Signer
-	Keys      *signer.Keystore
+	Keystore  *signer.Keystore
 	Approvers *review.Approvers
 	Approvals *review.Approvals
 
@@ -33,11 +33,14 @@ type Options struct {
 	// Changed is called after a commit that changed what a product's devices
 	// may do; nil: nobody wants to know.
 	Changed func(fw.ProductID)
+	// MaxUpload is the largest file taken, in bytes; 0 means [DefaultMaxUpload].
+	MaxUpload int64
 }
 
 // Service keeps products and releases, and takes approvals.
 type Service struct {
-	o Options
+	o       Options
+	uploads *Uploads
 
 	// publishing is held while images are signed: one release at a time keeps
 	// disk and memory bounded, and publishing is rare.
@@ -45,7 +48,12 @@ type Service struct {
 }
 
 // New returns a Service.
-func New(o Options) *Service { return &Service{o: o, publishing: make(chan struct{}, 1)} }
+func New(o Options) *Service {
+	return &Service{o: o, uploads: newUploads(o.DB, o.Blobs, o.MaxUpload), publishing: make(chan struct{}, 1)}
+}
+
+// Uploads returns what takes the files that releases are made of.
+func (s *Service) Uploads() *Uploads { return s.uploads }
 
 // Product is what is sold.
 type Product struct {
@@ -153,7 +161,7 @@ func checkHardware(list []fw.HardwareID) error {
 
 // imageKey returns the named key if it can sign images.
 func (s *Service) imageKey(name fw.KeyName) (signer.KeyInfo, error) {
-	info, err := s.o.Keys.Public(name)
+	info, err := s.o.Keystore.Public(name)
 	switch {
 	case fw.KindOf(err) == fw.NotFound:
 		return info, fw.Errorf(fw.Invalid, "there is no key %q: make it with writ key create, purpose image", name)

@@ -56,7 +56,7 @@ func (s *Service) sign(ctx context.Context, w *warrant, i int) (signedImage, err
 	if err != nil {
 		return signedImage{}, err
 	}
-	defer input.Close()
+	defer func() { _ = input.Close() }() // only read
 	res, digest, err := s.stream(ctx, permit, signer.ImageRequest{
 		Evidence: w.quorum.Evidence, Component: c.Name, Format: format, Input: input, At: w.at,
 	})
@@ -112,7 +112,7 @@ func (s *Service) stream(ctx context.Context, p *signer.Permit, req signer.Image
 // verify checks a stored image as a device would, with the key on file, and
 // that what is under the signature is what was approved.
 func (s *Service) verify(ctx context.Context, m *fw.Manifest, c *fw.ManifestComponent, digest fw.Digest, envelope []byte) (image.Verified, error) {
-	info, err := s.o.Keys.Public(c.Key)
+	info, err := s.o.Keystore.Public(c.Key)
 	if err != nil {
 		return image.Verified{}, err
 	}
@@ -124,7 +124,7 @@ func (s *Service) verify(ctx context.Context, m *fw.Manifest, c *fw.ManifestComp
 	if err != nil {
 		return image.Verified{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()       // only read
 	format, _ := formats.ForName(c.Format) // known: sign
 	v, err := format.Verify(ctx, f, size, envelope, []crypto.PublicKey{pub})
 	if err != nil {

@@ -25,9 +25,7 @@ type Uploads struct {
 	max   int64
 }
 
-// NewUploads returns an Uploads. Max is the largest file in bytes; 0 means
-// [DefaultMaxUpload].
-func NewUploads(db *store.DB, blobs *blob.Dir, limit int64) *Uploads {
+func newUploads(db *store.DB, blobs *blob.Dir, limit int64) *Uploads {
 	if limit <= 0 {
 		limit = DefaultMaxUpload
 	}
@@ -145,7 +143,7 @@ func (u *Uploads) Finish(ctx context.Context, person fw.PersonID, id string) (Up
 	if err != nil {
 		return out, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	format, err := formats.Detect(f, size)
 	if err != nil {
 		return out, fw.Wrap(fw.Unavailable, err, "the uploaded file cannot be read back: try again")
@@ -176,7 +174,7 @@ func measure(ctx context.Context, blobs *blob.Dir, d fw.Digest) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	h := sha256.New()
 	if _, err := io.Copy(h, image.Section(ctx, f, 0, size)); err != nil {
 		return 0, fw.Wrap(fw.Unavailable, err, "the stored file %s cannot be read: try again, and look at the server's disk if it stays so", d)

@@ -17,10 +17,10 @@ import (
 
 // Options configure [Approvers].
 type Options struct {
-	DB     *store.DB
-	Ledger *ledger.Ledger
-	Signer *signer.Signer
-	Keys   *signer.Keystore
+	DB       *store.DB
+	Ledger   *ledger.Ledger
+	Signer   *signer.Signer
+	Keystore *signer.Keystore
 
 	// RootKey names the key that signs rosters; empty means the only active
 	// one of that purpose.
@@ -94,7 +94,7 @@ func (a *Approvers) open(row store.Versioned) (*approval.Roster, error) {
 }
 
 func (a *Approvers) roots() []signer.KeyInfo {
-	return slices.DeleteFunc(a.o.Keys.List(), func(i signer.KeyInfo) bool {
+	return slices.DeleteFunc(a.o.Keystore.List(), func(i signer.KeyInfo) bool {
 		return i.Purpose != fw.PurposeRosterRoot || i.State != signer.KeyActive
 	})
 }

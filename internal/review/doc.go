@@ -27,7 +27,7 @@
 //
 // # Example
 //
-//	approvers := review.NewApprovers(review.Options{DB: db, Ledger: l, Signer: s, Keys: ks})
+//	approvers := review.NewApprovers(review.Options{DB: db, Ledger: l, Signer: s, Keystore: ks})
 //	approvals := review.NewApprovals(l, approvers)
 //	err := db.Tx(ctx, func(tx *store.Tx) error {
 //		_, err := approvals.Submit(tx, review.Subject{

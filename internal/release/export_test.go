@@ -1,0 +1,8 @@
+package release
+
+// The steps of Publish, for tests that end the process between them.
+var (
+	Authorize = (*Service).authorize
+	SignAll   = (*Service).signAll
+	Commit    = (*Service).publish
+)

@@ -35,7 +35,7 @@ type leaf [leafSize]byte
 func (s StreamHead) leaf() (l leaf) {
 	id := sha256.Sum256([]byte(s.Stream))
 	copy(l[:], id[:])
-	binary.BigEndian.PutUint64(l[sha256.Size:], uint64(s.Head.N))
+	binary.BigEndian.PutUint64(l[sha256.Size:], uint64(s.Head.N)) //nolint:gosec // NewEpochTree takes counts from 1
 	copy(l[sha256.Size+8:], s.Head.Last[:])
 	return l
 }
@@ -44,7 +44,8 @@ func (s StreamHead) leaf() (l leaf) {
 func (l *leaf) id() []byte { return l[:sha256.Size] }
 
 func (l *leaf) head() Head {
-	return Head{N: int64(binary.BigEndian.Uint64(l[sha256.Size:])), Last: Commitment(l[sha256.Size+8:])}
+	n := int64(binary.BigEndian.Uint64(l[sha256.Size:])) //nolint:gosec // ProofEntry.check refuses what comes out negative
+	return Head{N: n, Last: Commitment(l[sha256.Size+8:])}
 }
 
 // EpochTree is the Merkle tree over stream heads, about 140 bytes each.

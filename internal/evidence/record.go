@@ -34,14 +34,26 @@ type StreamID string
 // LogStream is the stream about the log and the server themselves.
 const LogStream StreamID = "log"
 
-// Stream ids of each kind of subject.
-func DeviceStream(id fw.DeviceID) StreamID     { return StreamID("device/" + id) }
-func ReleaseStream(id fw.ReleaseID) StreamID   { return StreamID("release/" + id) }
+// DeviceStream names the stream about a device.
+func DeviceStream(id fw.DeviceID) StreamID { return StreamID("device/" + id) }
+
+// ReleaseStream names the stream about a release.
+func ReleaseStream(id fw.ReleaseID) StreamID { return StreamID("release/" + id) }
+
+// CampaignStream names the stream about a campaign.
 func CampaignStream(id fw.CampaignID) StreamID { return StreamID("campaign/" + id) }
-func ProductStream(id fw.ProductID) StreamID   { return StreamID("product/" + id) }
-func KeyStream(name fw.KeyName) StreamID       { return StreamID("key/" + name) }
-func OperatorStream(id fw.PersonID) StreamID   { return StreamID("operator/" + id) }
-func PolicyStream(d fw.Digest) StreamID        { return StreamID("policy/" + d.Hex()) }
+
+// ProductStream names the stream about a product.
+func ProductStream(id fw.ProductID) StreamID { return StreamID("product/" + id) }
+
+// KeyStream names the stream about a signing key.
+func KeyStream(name fw.KeyName) StreamID { return StreamID("key/" + name) }
+
+// OperatorStream names the stream about a person who operates writ.
+func OperatorStream(id fw.PersonID) StreamID { return StreamID("operator/" + id) }
+
+// PolicyStream names the stream about a version of a policy.
+func PolicyStream(d fw.Digest) StreamID { return StreamID("policy/" + d.Hex()) }
 
 // Commitment is the SHA-256 that stands for a record in the log. Its text form
 // is 64 hexadecimal digits, or empty for the zero value, which is none.

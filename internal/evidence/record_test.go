@@ -246,7 +246,7 @@ func TestCommitmentText(t *testing.T) {
 }
 
 func TestSaltsDiffer(t *testing.T) {
-	if NewSalt() == NewSalt() {
+	if a, b := NewSalt(), NewSalt(); a == b {
 		t.Error("two salts are the same")
 	}
 }
@@ -317,7 +317,7 @@ func benchRecord() Record {
 	r := sample()
 	facts := make(map[string]any)
 	for i := range 20 {
-		facts[fmt.Sprintf("check_%02d", i)] = map[string]any{"ok": i%2 == 0, "observed": "1.2.3-rc" + fmt.Sprint(i), "wanted": ">=1.0.0"}
+		facts[fmt.Sprintf("check_%02d", i)] = map[string]any{"ok": i%2 == 0, "observed": fmt.Sprintf("1.2.3-rc%d", i), "wanted": ">=1.0.0"}
 	}
 	r.Data, _ = json.Marshal(facts)
 	return r

@@ -5,6 +5,8 @@ package evidence
 type Type string
 
 // Record types, with the streams each belongs to.
+//
+//nolint:gosec // names of types, not credentials
 const (
 	TypeServerStarted      Type = "server_started"      // log
 	TypeKeyCreated         Type = "key_created"         // key

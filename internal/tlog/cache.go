@@ -13,8 +13,8 @@ type Cache struct {
 	max  int
 
 	mu  sync.Mutex
-	lru *list.List // of *cached, most recent first
-	m   map[tileKey]*list.Element
+	lru *list.List // of tileKey, most recent first
+	m   map[tileKey]cached
 }
 
 type tileKey struct {
@@ -23,25 +23,25 @@ type tileKey struct {
 }
 
 type cached struct {
-	key tileKey
-	t   *nodes
+	t  *nodes
+	at *list.Element // in lru
 }
 
 // NewCache returns a cache of at most limit tiles read by tile.
 func NewCache(limit int, tile TileFunc) *Cache {
-	return &Cache{tile: tile, max: limit, lru: list.New(), m: make(map[tileKey]*list.Element)}
+	return &Cache{tile: tile, max: limit, lru: list.New(), m: make(map[tileKey]cached)}
 }
 
 // get returns a tile, nil when it is not in the cache.
 func (c *Cache) get(k tileKey) *nodes {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	el, ok := c.m[k]
+	e, ok := c.m[k]
 	if !ok {
 		return nil
 	}
-	c.lru.MoveToFront(el)
-	return el.Value.(*cached).t
+	c.lru.MoveToFront(e.at)
+	return e.t
 }
 
 func (c *Cache) put(k tileKey, t *nodes) {
@@ -50,10 +50,10 @@ func (c *Cache) put(k tileKey, t *nodes) {
 	if _, ok := c.m[k]; ok {
 		return // another reader was faster
 	}
-	c.m[k] = c.lru.PushFront(&cached{k, t})
+	c.m[k] = cached{t, c.lru.PushFront(k)}
 	if c.lru.Len() > c.max {
-		last := c.lru.Back()
-		delete(c.m, last.Value.(*cached).key)
-		c.lru.Remove(last)
+		if last, ok := c.lru.Remove(c.lru.Back()).(tileKey); ok {
+			delete(c.m, last)
+		}
 	}
 }

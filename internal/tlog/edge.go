@@ -132,8 +132,8 @@ func (e *Edge) Root() Hash {
 	// smallest at the right; each is the last one complete at its level.
 	var root Hash
 	first := true
-	for s := uint64(e.size); s != 0; s &= s - 1 {
-		level := bits.TrailingZeros64(s)
+	for s := e.size; s != 0; s &= s - 1 {
+		level := bits.TrailingZeros64(uint64(s)) //nolint:gosec // a size is never negative
 		n := e.levels[level/TileHeight][level%TileHeight]
 		if h := n[len(n)-1]; first {
 			root, first = h, false

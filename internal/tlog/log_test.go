@@ -23,12 +23,12 @@ type memLog struct {
 	stored  []tlog.Hash // reference
 }
 
-func newMemLog(t testing.TB, size int) *memLog {
-	t.Helper()
+func newMemLog(tb testing.TB, size int) *memLog {
+	tb.Helper()
 	l := &memLog{tiles: make(map[tileKey][]byte)}
 	l.cache = NewCache(4, l.tile)
 	for range size {
-		l.append(t)
+		l.append(tb)
 	}
 	return l
 }
@@ -38,19 +38,19 @@ func commitment(i int) []byte {
 	return h[:]
 }
 
-func (l *memLog) append(t testing.TB) {
-	t.Helper()
+func (l *memLog) append(tb testing.TB) {
+	tb.Helper()
 	c := commitment(len(l.entries))
 	for _, full := range l.edge.Append(c) {
 		k := tileKey{full.Level, full.N}
 		if l.tiles[k] != nil {
-			t.Fatalf("tile %v filled twice", k)
+			tb.Fatalf("tile %v filled twice", k)
 		}
 		l.tiles[k] = full.Data
 	}
 	more, err := tlog.StoredHashes(int64(len(l.entries)), c, tlog.HashReaderFunc(l.reference))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	l.stored = append(l.stored, more...)
 	l.entries = append(l.entries, c)
@@ -73,11 +73,11 @@ func (l *memLog) reference(indexes []int64) ([]tlog.Hash, error) {
 	return out, nil
 }
 
-func (l *memLog) referenceRoot(t testing.TB, size int64) Hash {
-	t.Helper()
+func (l *memLog) referenceRoot(tb testing.TB, size int64) Hash {
+	tb.Helper()
 	h, err := tlog.TreeHash(size, tlog.HashReaderFunc(l.reference))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return h
 }
@@ -304,7 +304,8 @@ func TestEveryTileOfTheTreeIsServed(t *testing.T) {
 
 func testKey(seed byte) (ed25519.PublicKey, SignFunc) {
 	k := ed25519.NewKeyFromSeed(append(make([]byte, 31), seed))
-	return k.Public().(ed25519.PublicKey), func(m []byte) ([]byte, error) { return ed25519.Sign(k, m), nil }
+	pub, _ := k.Public().(ed25519.PublicKey)
+	return pub, func(m []byte) ([]byte, error) { return ed25519.Sign(k, m), nil }
 }
 
 func BenchmarkAppend(b *testing.B) {

@@ -91,8 +91,8 @@ func SignRoot(root Hash, pub ed25519.PublicKey, sign SignFunc) (RootSignature, e
 // inclusion is the inclusion proof of RFC 9942 section 5.2.
 type inclusion struct {
 	_     struct{} `cbor:",toarray"`
-	Size  uint64
-	Index uint64
+	Size  int64
+	Index int64
 	Path  [][]byte
 }
 
@@ -107,7 +107,7 @@ type receiptBody struct {
 // Receipt assembles the receipt for entry index of the tree of the given size,
 // from the signature over its root and the inclusion proof. It signs nothing.
 func Receipt(rs RootSignature, size, index int64, path []Hash) ([]byte, error) {
-	in := inclusion{Size: uint64(size), Index: uint64(index), Path: make([][]byte, len(path))}
+	in := inclusion{Size: size, Index: index, Path: make([][]byte, len(path))}
 	for i := range path {
 		in.Path[i] = path[i][:]
 	}
@@ -186,7 +186,7 @@ func decodeReceipt(b []byte) (RootSignature, Included, []Hash, error) {
 		return bad("it must hold one inclusion proof and one signature")
 	}
 	var p inclusion
-	if err := decMode.Unmarshal(proofs[0], &p); err != nil || len(p.Path) > maxPath || p.Size > MaxSize || p.Index >= p.Size {
+	if err := decMode.Unmarshal(proofs[0], &p); err != nil || len(p.Path) > maxPath || p.Size > MaxSize || p.Index < 0 || p.Index >= p.Size {
 		return bad("the inclusion proof")
 	}
 	path := make([]Hash, len(p.Path))
@@ -197,7 +197,7 @@ func decodeReceipt(b []byte) (RootSignature, Included, []Hash, error) {
 		path[i] = Hash(h)
 	}
 	rs := RootSignature{Protected: r.Protected, Signature: r.Signature}
-	in := Included{Index: int64(p.Index), Size: int64(p.Size)}
+	in := Included{Index: p.Index, Size: p.Size}
 	again, err := Receipt(rs, in.Size, in.Index, path)
 	if err != nil {
 		return RootSignature{}, Included{}, nil, err

@@ -36,18 +36,14 @@ func (id TileID) Path() string {
 		b = append(b, "tile/"...)
 		b = strconv.AppendInt(b, int64(id.Level), 10)
 	}
-	groups := []int64{id.N % 1000}
-	for n := id.N / 1000; n > 0; n /= 1000 {
-		groups = append(groups, n%1000)
+	digits := strconv.FormatInt(id.N, 10)
+	digits = strings.Repeat("0", (3-len(digits)%3)%3) + digits
+	for ; len(digits) > 3; digits = digits[3:] {
+		b = append(b, "/x"...)
+		b = append(b, digits[:3]...)
 	}
-	for i := len(groups) - 1; i >= 0; i-- {
-		b = append(b, '/')
-		if i > 0 {
-			b = append(b, 'x')
-		}
-		g := groups[i]
-		b = append(b, byte('0'+g/100), byte('0'+g/10%10), byte('0'+g%10))
-	}
+	b = append(b, '/')
+	b = append(b, digits...)
 	if id.Width != TileWidth {
 		b = append(b, ".p/"...)
 		b = strconv.AppendInt(b, int64(id.Width), 10)

@@ -24,7 +24,7 @@ func vectors(t *testing.T) map[string]string {
 		seed[i] = 1
 	}
 	key := ed25519.NewKeyFromSeed(seed)
-	pub := key.Public().(ed25519.PublicKey)
+	pub, _ := key.Public().(ed25519.PublicKey)
 	sign := func(m []byte) ([]byte, error) { return ed25519.Sign(key, m), nil }
 	v["public key"] = hex.EncodeToString(pub)
 	var err error

@@ -27,10 +27,10 @@ type AuthorityOptions struct {
 	Ledger   *ledger.Ledger
 	Signer   *signer.Signer
 	Keystore *signer.Keystore
-	Key      fw.KeyName    // the device CA key; made if it is missing
-	Name     string        // of the CA; empty means "writ device CA" and a part of its key id
-	Life     time.Duration // of the CA's own certificate; 0 means 10 years
-	CRLLife  time.Duration // from one revocation list to the next; 0 means 7 days
+	Key      fw.KeyName       // the device CA key; made if it is missing
+	Name     string           // of the CA; empty means "writ device CA" and a part of its key id
+	Life     time.Duration    // of the CA's own certificate; 0 means 10 years
+	CRLLife  time.Duration    // from one revocation list to the next; 0 means 7 days
 	Now      func() time.Time // nil: the wall clock
 }
 

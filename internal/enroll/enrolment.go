@@ -211,7 +211,7 @@ func (e *Enrolment) acceptable(tx *store.Tx, row *store.Device, req *request) (*
 		// Whose key it is, is not for the caller to know; the record says when.
 		return refuse(ReasonKeyInUse, fw.Conflict, "this key is in use by another device: make a key of its own for device %s", row.ID), nil
 	}
-	return nil, nil //nolint:nilnil // no refusal
+	return nil, nil
 }
 
 // again returns the certificate that the same request was given at time at, if

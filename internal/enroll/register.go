@@ -81,7 +81,7 @@ func (d *Devices) Register(ctx context.Context, product fw.ProductID, list []New
 type line struct {
 	dev        NewDevice
 	attributes string
-	problem    error
+	problem    string // for people; empty: none
 }
 
 func newLine(n NewDevice) line {
@@ -90,19 +90,23 @@ func newLine(n NewDevice) line {
 		l.dev.State = fw.DeviceClaimed
 	}
 	if !fw.DeviceState("").CanMove(l.dev.State) {
-		l.problem = fw.Errorf(fw.Invalid, "a new device is %s or %s, not %.64q", fw.DeviceClaimed, fw.DeviceManufactured, string(l.dev.State))
+		l.problem = fmt.Sprintf("a new device is %s or %s, not %.64q", fw.DeviceClaimed, fw.DeviceManufactured, string(l.dev.State))
 		return l
 	}
-	if _, l.problem = fw.ParseName("device id", string(n.ID)); l.problem == nil {
-		l.attributes, l.problem = encodeAttributes(n.Attributes)
+	_, err := fw.ParseName("device id", string(n.ID))
+	if err == nil {
+		l.attributes, err = encodeAttributes(n.Attributes)
+	}
+	if err != nil {
+		l.problem = err.Error()
 	}
 	return l
 }
 
 func (d *Devices) register(tx *store.Tx, product fw.ProductID, hardware []fw.HardwareID, l *line, actor fw.PersonID) (Registration, error) {
 	r := Registration{ID: l.dev.ID, Outcome: OutcomeInvalid}
-	if l.problem != nil {
-		r.Detail = l.problem.Error()
+	if l.problem != "" {
+		r.Detail = l.problem
 		return r, nil
 	}
 	if !slices.Contains(hardware, l.dev.Hardware) {

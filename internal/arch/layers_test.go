@@ -22,6 +22,7 @@ var layers = []struct {
 		"internal/advisory",
 	}},
 	{"ledger", []string{"internal/ledger"}},
+	{"review", []string{"internal/review"}},
 	{"services", []string{
 		"internal/access", "internal/enroll", "internal/release", "internal/campaign",
 	}},

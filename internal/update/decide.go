@@ -304,6 +304,12 @@ func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *vi
 	if err != nil {
 		return "", err
 	}
+	attempts, _ := ask.attempts()
+	u.Attempts, u.LastAttempt, u.Authorization, u.Rollback = attempts+1, v.now, claims.ID, ask.rollback
+	u.Reason, u.RefusalKey, u.RefusalCount = "", "", 0
+	if err := store.PutUpdate(tx, &u); err != nil {
+		return "", err
+	}
 	err = store.InsertAuthorization(tx, store.Authorization{
 		ID: claims.ID, Update: u.ID, Device: u.Device, Campaign: u.Campaign, Nonce: claims.Nonce[:], Sequence: int64(claims.Sequence),
 		DecisionIndex: pos.Index, COSE: cose, IssuedAt: claims.IssuedAt, ExpiresAt: claims.Expires,
@@ -312,12 +318,6 @@ func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *vi
 		return "", err
 	}
 	if err := store.SetDeviceSequence(tx, u.Device, int64(claims.Sequence)); err != nil {
-		return "", err
-	}
-	attempts, _ := ask.attempts()
-	u.Attempts, u.LastAttempt, u.Authorization, u.Rollback = attempts+1, v.now, claims.ID, ask.rollback
-	u.Reason, u.RefusalKey, u.RefusalCount = "", "", 0
-	if err := store.PutUpdate(tx, &u); err != nil {
 		return "", err
 	}
 	tx.OnCommit(func() { s.DeviceChanged(u.Device) })

@@ -113,7 +113,9 @@ func (a *Agent) act(ctx context.Context, reply authz.CheckInReply) (time.Duratio
 		return 0, errDecommissioned
 	case authz.ActionRenew:
 		a.renewNow = true
-		wait = 0
+		if a.renewDue() { // not when it was refused a moment ago
+			wait = 0
+		}
 	case authz.ActionNone:
 	}
 	// The nonce stays on disk until the next check-in replaces it: one write
@@ -164,7 +166,7 @@ func (a *Agent) acceptTrust(ctx context.Context, envelope []byte) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	if err := writeFile(filepath.Join(a.dir, "trust.json"), envelope, 0o600); err != nil {
+	if err := writeFile(filepath.Join(a.dir, "trust.json"), envelope); err != nil {
 		return false, fw.Wrap(fw.Internal, err, "cannot write the trust bundle")
 	}
 	a.trust, a.roots = next, roots

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/writ-project/writ/internal/authz"
@@ -56,7 +57,7 @@ func newClient(server string, roots *x509.CertPool, id *identity) *client {
 		// so that the server can say and record why it refuses.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.tls(), nil }
 	}
-	return &client{server: server, http: &http.Client{
+	return &client{server: strings.TrimRight(server, "/"), http: &http.Client{
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			TLSClientConfig:       conf,
@@ -120,7 +121,7 @@ func (c *client) post(ctx context.Context, path, media string, body []byte, limi
 	if err != nil {
 		return nil, fw.Wrap(fw.Unavailable, err, "cannot reach the server at %s", c.server)
 	}
-	defer res.Body.Close()
+	defer closing(res.Body)
 	if res.StatusCode != http.StatusOK {
 		return nil, readRefusal(res)
 	}
@@ -189,6 +190,9 @@ func retryAfter(v string) time.Duration {
 	}
 	return 0
 }
+
+// closing closes what was only read: an error says nothing about what was read.
+func closing(c io.Closer) { _ = c.Close() }
 
 // turnedAway reports whether err says that the credential shown is not good.
 func turnedAway(err error) bool {

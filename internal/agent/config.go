@@ -158,8 +158,8 @@ func LoadConfig(dir string) (Config, error) {
 }
 
 // Save checks c and writes it as config.json of a state directory.
-func (c Config) Save(dir string) error {
-	full := c
+func (c *Config) Save(dir string) error {
+	full := *c
 	full.setDefaults()
 	if err := full.check(); err != nil {
 		return err

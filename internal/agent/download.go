@@ -94,20 +94,20 @@ func counts(err error) bool {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r.status != http.StatusTooManyRequests && r.status != http.StatusServiceUnavailable
 	}
-	_, broke := errors.AsType[*brokenOff](err)
+	_, broke := errors.AsType[*brokenOffError](err)
 	return broke || errors.Is(err, errAgain)
 }
 
-// brokenOff is a body that ended too early.
-type brokenOff struct {
+// brokenOffError is a body that ended too early.
+type brokenOffError struct {
 	at, size int64
 	err      error
 }
 
-func (b *brokenOff) Error() string {
+func (b *brokenOffError) Error() string {
 	return fmt.Sprintf("the download broke off after %d of %d bytes: %v", b.at, b.size, b.err)
 }
-func (b *brokenOff) Unwrap() error { return b.err }
+func (b *brokenOffError) Unwrap() error { return b.err }
 
 // path returns where to get an artifact. The reply it comes from is not
 // trusted; it stays on the authenticated server, and the bytes have a digest.
@@ -133,18 +133,18 @@ func (a *Agent) fetchEnvelope(ctx context.Context, s slot, p authz.Component) (i
 	if err != nil {
 		return 0, err
 	}
-	defer res.Body.Close()
+	defer closing(res.Body)
 	if res.StatusCode != http.StatusOK {
 		return 0, readRefusal(res)
 	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxEnvelope+1))
 	if err != nil {
-		return 0, &brokenOff{int64(len(b)), res.ContentLength, err}
+		return 0, &brokenOffError{int64(len(b)), res.ContentLength, err}
 	}
 	if fw.DigestOf(b) != p.Envelope {
 		return 0, &fault{event: fw.EventRejected, reason: fw.RejectImageSignature, detail: "the detached signature is not the authorized " + p.Envelope.String()}
 	}
-	return 0, writeFile(a.in(s, envelopeFile), b, 0o600)
+	return 0, writeFile(a.in(s, envelopeFile), b)
 }
 
 // transfer is one image on its way to the disk.
@@ -157,7 +157,7 @@ type transfer struct {
 
 // openTransfer opens the partial file and hashes what is there.
 func openTransfer(path string, size int64) (*transfer, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // G304: within the state directory
 	if err != nil {
 		return nil, err
 	}
@@ -232,12 +232,12 @@ func (a *Agent) receive(ctx context.Context, t *transfer, path string) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer closing(res.Body)
 	switch res.StatusCode {
 	case http.StatusPartialContent:
 		from, total, err := contentRange(res.Header.Get("Content-Range"))
 		if err != nil || from != t.at {
-			return errors.Join(&brokenOff{t.at, t.size, errors.New("the server sent another range than was asked for")}, t.restart())
+			return errors.Join(&brokenOffError{t.at, t.size, errors.New("the server sent another range than was asked for")}, t.restart())
 		}
 		if total != t.size {
 			return t.wrongSize(strconv.FormatInt(total, 10))
@@ -285,7 +285,7 @@ func (t *transfer) copy(ctx context.Context, body io.Reader, alive func()) error
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return &brokenOff{t.at, t.size, err}
+			return &brokenOffError{t.at, t.size, err}
 		}
 	}
 }

@@ -104,7 +104,7 @@ func enrol(ctx context.Context, dir string, e Enrolment) error {
 			e.Config.Product = product
 		}
 	}
-	if err := writeFile(filepath.Join(dir, "trust.json"), trust.Envelope(), 0o600); err != nil {
+	if err := writeFile(filepath.Join(dir, "trust.json"), trust.Envelope()); err != nil {
 		return fw.Wrap(fw.Internal, err, "cannot write the trust bundle")
 	}
 	if err := e.Config.Save(dir); err != nil {

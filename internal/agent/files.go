@@ -12,12 +12,13 @@ import (
 )
 
 // writeFile replaces a file so that after a crash it has the old or the new
-// content, never a part: written beside, synced, renamed, directory synced.
-func writeFile(path string, b []byte, perm os.FileMode) (err error) {
+// content, never a part: written beside, synced, renamed, directory synced. Only
+// the agent's user can read it.
+func writeFile(path string, b []byte) (err error) {
 	// One agent writes at a time, so a fixed name does, and a crash leaves
 	// at most one such file behind.
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // G304: within the state directory
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,7 @@ func rename(from, to string) error {
 }
 
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := os.Open(dir) //nolint:gosec // G304: within the state directory
 	if err != nil {
 		return err
 	}
@@ -72,13 +73,13 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", filepath.Base(path), err)
 	}
-	return writeFile(path, append(b, '\n'), 0o600)
+	return writeFile(path, append(b, '\n'))
 }
 
 // readJSON reads a file of the state directory. Its error is NotFound for a
 // file that is not there.
 func readJSON(path string, v any) error {
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(path) //nolint:gosec // G304: within the state directory
 	if errors.Is(err, fs.ErrNotExist) {
 		return fw.Wrap(fw.NotFound, err, "there is no %s: enrol this device first with writ-agent enroll", path)
 	}
@@ -93,7 +94,7 @@ func readJSON(path string, v any) error {
 
 // lock makes this process the agent of dir until unlock.
 func lock(dir string) (unlock func() error, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // G304: the state directory is the caller's to name
 	if err != nil {
 		return nil, fw.Wrap(fw.Internal, err, "cannot open the lock in %s", dir)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -56,7 +57,7 @@ func (a *Agent) runHook(ctx context.Context, name string, argv []string, s slot,
 	switch {
 	case err == nil:
 		return nil
-	case context.Cause(ctx) == context.DeadlineExceeded:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fw.Wrap(fw.Unavailable, err, "the %s hook did not end within %s", name, a.cfg.Hooks.Timeout.or(hookTimeout))
 	}
 	return fw.Errorf(fw.Unavailable, "the %s hook failed: %s", name, oneLine(fmt.Sprintf("%v: %s", err, out.b)))

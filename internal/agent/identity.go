@@ -47,14 +47,14 @@ func ensureKey(dir, prefix string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fw.Wrap(fw.Internal, err, "cannot encode the device's key")
 	}
-	if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
 		return nil, fw.Wrap(fw.Internal, err, "cannot write the device's key")
 	}
 	return key, nil
 }
 
 func readKey(path string) (*ecdsa.PrivateKey, error) {
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(path) //nolint:gosec // G304: within the state directory
 	if err != nil {
 		return nil, fw.Wrap(fw.NotFound, err, "cannot read %s: enrol this device first with writ-agent enroll", path)
 	}
@@ -81,7 +81,7 @@ func loadIdentity(dir, prefix string) (*identity, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, prefix+"cert.pem")
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(path) //nolint:gosec // G304: within the state directory
 	if err != nil {
 		return nil, fw.Wrap(fw.NotFound, err, "cannot read %s: enrol this device first with writ-agent enroll", path)
 	}
@@ -142,7 +142,7 @@ func storeChain(dir, prefix string, key *ecdsa.PrivateKey, chain [][]byte) (*ide
 	for _, der := range chain {
 		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	if err := writeFile(filepath.Join(dir, prefix+"cert.pem"), b, 0o600); err != nil {
+	if err := writeFile(filepath.Join(dir, prefix+"cert.pem"), b); err != nil {
 		return nil, fw.Wrap(fw.Internal, err, "cannot write the certificate")
 	}
 	return id, nil

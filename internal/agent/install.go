@@ -146,7 +146,7 @@ func place(dir, part string, envelope []byte, m meta) error {
 		}
 	}
 	if len(envelope) > 0 {
-		if err := writeFile(filepath.Join(dir, envelopeFile), envelope, 0o600); err != nil {
+		if err := writeFile(filepath.Join(dir, envelopeFile), envelope); err != nil {
 			return err
 		}
 	}

@@ -53,7 +53,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().String("dir", "/var/lib/writ", "state directory of the device")
-	root.AddCommand(enrollCommand(), runCommand(), installCommand(), statusCommand())
+	root.AddCommand(enrollCommand(), runCommand(), installCommand(), statusCommand()) //nolint:contextcheck // cobra hands it to them
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -265,7 +265,7 @@ func (p *peer) receipt(index int64, key ed25519.PrivateKey) []byte {
 	full := p.edge // tiles are not kept, so the first is not readable
 	r := tlog.NewReader(&full, tlog.NewCache(4, func(int, int64) ([]byte, error) { return nil, errors.New("no tiles") }))
 	path := must(r.Inclusion(index, r.Size()))
-	rs := must(tlog.SignRoot(full.Root(), key.Public().(ed25519.PublicKey), func(b []byte) ([]byte, error) { return ed25519.Sign(key, b), nil }))
+	rs := must(tlog.SignRoot(full.Root(), ed25519.PublicKey(key[32:]), func(b []byte) ([]byte, error) { return ed25519.Sign(key, b), nil }))
 	return must(tlog.Receipt(rs, r.Size(), index, path))
 }
 
@@ -391,6 +391,7 @@ func start(t *testing.T, dir string) (stop func()) {
 }
 
 func testLog(t *testing.T) *slog.Logger {
+	t.Helper()
 	if testing.Verbose() {
 		return slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
@@ -431,4 +432,17 @@ func runs(t *testing.T, dir string, want slot, f *firmware) {
 	if err != nil || sha256.Sum256(b) != f.Digest {
 		t.Errorf("slot %s: image %x, %v; want %s", want, sha256.Sum256(b), err, f.Digest)
 	}
+}
+
+// contextUntil returns a context that ends when cond is true.
+func contextUntil(t *testing.T, cond func() bool) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	go func() {
+		for ctx.Err() == nil && !cond() {
+			time.Sleep(2 * time.Millisecond)
+		}
+		cancel()
+	}()
+	return ctx, cancel
 }

@@ -139,5 +139,5 @@ func (a *Agent) bury(o outgoing) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, fmt.Sprintf("report-%d.cose", o.Sequence)), o.Message, 0o600)
+	return writeFile(filepath.Join(dir, fmt.Sprintf("report-%d.cose", o.Sequence)), o.Message)
 }

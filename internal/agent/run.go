@@ -88,7 +88,7 @@ func open(dir string, log *slog.Logger) (*Agent, error) {
 		}
 		a.useNext = true
 	}
-	envelope, err := os.ReadFile(filepath.Join(dir, "trust.json"))
+	envelope, err := os.ReadFile(filepath.Join(dir, "trust.json")) //nolint:gosec // G304: within the state directory
 	if err != nil {
 		return nil, fw.Wrap(fw.NotFound, err, "there is no trust bundle in %s: enrol this device first with writ-agent enroll", dir)
 	}
@@ -107,7 +107,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		wait, err := a.round(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // to be stopped is no error
 		case errors.Is(err, ErrRestart):
 			return ErrRestart
 		case errors.Is(err, errDecommissioned):
@@ -120,7 +120,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			failures = 0
 		}
 		if sleep(ctx, wait) != nil {
-			return nil
+			return nil //nolint:nilerr // to be stopped is no error
 		}
 	}
 }

@@ -78,7 +78,7 @@ func ReadStatus(dir string) (Status, error) {
 	if id, err := loadIdentity(dir, currentID); err == nil {
 		out.CertificateEnd = id.leaf.NotAfter.Unix()
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, "trust.json")); err == nil {
+	if b, err := os.ReadFile(filepath.Join(dir, "trust.json")); err == nil { //nolint:gosec // G304: within the state directory
 		if t, err := authz.OpenTrust(b); err == nil {
 			out.TrustVersion = t.Version()
 		}
@@ -115,7 +115,9 @@ func (s Status) write(w io.Writer, format string) error {
 		return e.Encode(s)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
+	line := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(t, name+"\t"+format+"\n", args...) // Flush gives the error
+	}
 	line("device", "%s, hardware %s, product %s", s.Device, s.Hardware, s.Product)
 	line("server", "%s", s.Server)
 	if s.Version == "" {

@@ -100,7 +100,7 @@ func (l *Ledger) begin(tx *store.Tx) error {
 			return err
 		}
 		if row.Size != h.edge.Size() {
-			if h, err = l.loadAt(tx, row); err != nil {
+			if h, err = l.catchUp(tx, h, row); err != nil {
 				return err
 			}
 			l.head.Store(h)
@@ -108,6 +108,30 @@ func (l *Ledger) begin(tx *store.Tx) error {
 	}
 	tx.Batch().Cache[pendingKey{}] = &pending{base: h.edge.Size(), edge: *h.edge, streams: make(map[evidence.StreamID]*streamState)}
 	return nil
+}
+
+// catchUp brings the edge up to what another replica committed.
+func (l *Ledger) catchUp(tx *store.Tx, h *head, row store.LogHead) (*head, error) {
+	if row.Size < h.edge.Size() {
+		return nil, disagree(nil, fmt.Sprintf("it had %d records and now has %d", h.edge.Size(), row.Size))
+	}
+	commits, err := store.Commitments(tx, h.edge.Size(), row.Size)
+	if err != nil {
+		return nil, err
+	}
+	edge := *h.edge
+	for _, c := range commits {
+		edge.Append(c)
+	}
+	if root := edge.Root(); edge.Size() != row.Size || string(root[:]) != string(row.Root) {
+		return nil, disagree(nil, fmt.Sprintf("what another server wrote up to record %d does not continue what this one knows", row.Size))
+	}
+	next := &head{edge: &edge, checkpoint: row.Checkpoint}
+	if next.rootSig.Protected, err = tlog.ProtectedHeader(l.signer.Public()); err != nil {
+		return nil, fmt.Errorf("encoding the receipt header: %w", err)
+	}
+	next.rootSig.Signature = row.RootSig
+	return next, nil
 }
 
 // Append adds a record in tx. Its position is final if tx commits.

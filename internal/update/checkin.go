@@ -66,6 +66,17 @@ func (s *Service) checkIn(ctx context.Context, p Peer, body []byte, digest fw.Di
 	if err != nil {
 		return nil, err
 	}
+	if !certificateOK(&v.cert, v.now) && len(out.refused) == 0 {
+		// No campaign had an occasion to refuse it and leave a record.
+		why := fw.ReasonCertificateExpired
+		if v.now < v.cert.NotBefore {
+			why = fw.ReasonCertificateNotYet
+		}
+		if err := s.deny(ctx, &v.cert, why, "check_in"); fw.KindOf(err) != fw.Forbidden {
+			return nil, err
+		}
+		out.refused = []fw.Reason{why}
+	}
 	last, err := store.LastReport(q, v.device.ID)
 	if err != nil {
 		return nil, err

@@ -203,7 +203,7 @@ func (s *Service) touch(id fw.DeviceID, now int64) {
 
 // certificateOK reports whether the clock lets a certificate be used.
 func certificateOK(c *store.Certificate, now int64) bool {
-	return now >= c.NotBefore && now < c.NotAfter
+	return now >= c.NotBefore && now <= c.NotAfter // RFC 5280 section 4.1.2.5: both inclusive
 }
 
 // reply encodes an answer without an update.

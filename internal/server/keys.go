@@ -229,3 +229,9 @@ func (s *Server) TrustBundle(ctx context.Context) ([]byte, error) {
 	row, err := store.LatestVersioned(s.DB.Snapshot(ctx), store.TrustBundleTable)
 	return row.Envelope, err
 }
+
+// ListKeys returns the signing keys, public halves.
+func (s *Server) ListKeys() []signer.KeyInfo { return s.Keystore.List() }
+
+// LogVerifierKey returns the log's key as a signed-note verifier key.
+func (s *Server) LogVerifierKey() string { return s.logKey }

@@ -57,6 +57,9 @@ type Server struct {
 
 	log     *slog.Logger
 	http    *httpd.Server
+	logKey  string
+	front   *httpd.Front
+	limiter *httpd.Limiter
 	trustMu sync.Mutex
 	failed  chan error
 }
@@ -155,6 +158,7 @@ func (s *Server) begin(ctx context.Context, logSigner *signer.LogSigner) (*acces
 	if err != nil {
 		return nil, err
 	}
+	s.logKey = vkey
 	database := "postgres"
 	if s.DB.Embedded() {
 		database = "sqlite"
@@ -198,10 +202,8 @@ func (s *Server) bind(ctx context.Context) error {
 	native.Register(mux, native.Options{
 		Front: front, Limiter: limiter, Updates: s.Updates, Enroller: s.Enrolment, Artifacts: s.Blobs, Trust: s.TrustBundle, Now: time.Now,
 	})
-	api.Register(mux, api.Options{
-		Front: front, Limiter: limiter, DB: s.DB, Ledger: s.Ledger, Access: s.Access, Approvers: s.Approvers, Approvals: s.Approvals,
-		Authority: s.Authority, Devices: s.Devices, Enrolment: s.Enrolment, Releases: s.Releases, Campaigns: s.Campaigns, Keys: s, Version: Version, Now: time.Now,
-	})
+	s.front, s.limiter = front, limiter
+	api.Register(mux, s.APIOptions())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // one request at a time per device: HTTP/2 would only cost
 	s.http, err = httpd.New(ctx, httpd.Config{
@@ -223,6 +225,15 @@ func serverNames(names []string) []string {
 		}
 	}
 	return all
+}
+
+// APIOptions are the services behind the REST API.
+func (s *Server) APIOptions() api.Options {
+	return api.Options{
+		Front: s.front, Limiter: s.limiter, DB: s.DB, Ledger: s.Ledger, Access: s.Access, Approvers: s.Approvers, Approvals: s.Approvals,
+		Authority: s.Authority, Devices: s.Devices, Enrolment: s.Enrolment, Releases: s.Releases, Campaigns: s.Campaigns,
+		Keys: s, Version: Version, Now: time.Now,
+	}
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {

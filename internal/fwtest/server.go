@@ -42,11 +42,12 @@ const (
 type World struct {
 	*server.Server
 
-	t     testing.TB
-	Token access.Secret // of the local administrator
-	keys  map[fw.PersonID]ssh.Signer
-	done  chan error
-	stop  context.CancelFunc
+	t       testing.TB
+	Token   access.Secret // of the local administrator
+	keys    map[fw.PersonID]ssh.Signer
+	done    chan error
+	stop    context.CancelFunc
+	stopped bool
 }
 
 // Config is the configuration of a World on a database; change it before
@@ -65,8 +66,14 @@ func NewWorld(t testing.TB, databaseURL string) *World {
 	return NewWorldConfig(t, Config(t, databaseURL))
 }
 
-// NewWorldConfig starts a World.
-func NewWorldConfig(t testing.TB, c config.Config) *World {
+// Reopen starts a World on the data folder of an earlier one, whose people,
+// product and devices are there already.
+func Reopen(t testing.TB, c config.Config) *World {
+	t.Helper()
+	return open(t, c)
+}
+
+func open(t testing.TB, c config.Config) *World {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("WRIT_TEST_LOG") != "" {
@@ -76,11 +83,23 @@ func NewWorldConfig(t testing.TB, c config.Config) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &World{Server: s, t: t, Token: first.Secret, keys: make(map[fw.PersonID]ssh.Signer), done: make(chan error, 1)}
+	w := &World{Server: s, t: t, keys: make(map[fw.PersonID]ssh.Signer), done: make(chan error, 1)}
+	if first != nil {
+		w.Token = first.Secret
+	}
 	var ctx context.Context
 	ctx, w.stop = context.WithCancel(context.Background())
 	go func() { w.done <- s.Run(ctx) }()
-	t.Cleanup(w.close)
+	t.Cleanup(w.Stop)
+	return w
+}
+
+// NewWorldConfig starts a World.
+func NewWorldConfig(t testing.TB, c config.Config) *World {
+	t.Helper()
+	w := open(t, c)
+	ctx, s := t.Context(), w.Server
+	var err error
 	for _, p := range []fw.PersonID{Rita, Ann, Ben} {
 		w.must(s.Access.CreatePerson(ctx, access.Local(), string(p), string(p)))
 	}
@@ -104,7 +123,12 @@ func (w *World) must(err error) {
 	}
 }
 
-func (w *World) close() {
+// Stop ends the server in order. The test's end does it too.
+func (w *World) Stop() {
+	if w.stopped {
+		return
+	}
+	w.stopped = true
 	w.stop()
 	if err := errors.Join(<-w.done, w.Server.Close()); err != nil {
 		w.t.Error(err)

@@ -2,24 +2,18 @@ package update_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/bench"
-	"github.com/writ-project/writ/internal/campaign"
-	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/fwtest"
-	"github.com/writ-project/writ/internal/rollout"
-	"github.com/writ-project/writ/internal/store"
 )
 
 // Whatever check-ins, reports, retries, pauses and resumes race, no stage ever
@@ -76,7 +70,7 @@ func TestStageLimitsHoldUnderAnyInterleaving(t *testing.T) {
 		wg.Wait()
 		close(stop)
 		operator.Wait()
-		reports := checkCampaign(t, w, c.ID)
+		reports := fwtest.CheckCampaign(t, w, c.ID)
 		if reports != acked.Load() {
 			rt.Errorf("%d reports on file, %d acknowledged", reports, acked.Load())
 		}
@@ -123,65 +117,4 @@ func drive(t *testing.T, w *fwtest.World, d *bench.Device, img fw.SignedImage, s
 		return 0
 	}
 	return 1
-}
-
-// checkCampaign replays a campaign's stream and compares every transition and
-// the final status. It returns the number of reports.
-func checkCampaign(t testing.TB, w *fwtest.World, id fw.CampaignID) int64 {
-	t.Helper()
-	q := w.DB.Snapshot(context.Background())
-	rows, err := store.StreamRecords(q, string(evidence.CampaignStream(id)), 1, 1_000_000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	row, err := store.CampaignByID(q, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	terms, err := w.Register.Terms(q, &row)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := rollout.New(terms.Plan)
-	var reports int64
-	for _, r := range rows {
-		rec, err := evidence.Decode(r.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rec.Type == evidence.TypeReport {
-			reports++
-		}
-		var data struct {
-			Event       *rollout.Event       `json:"event"`
-			Transitions []rollout.Transition `json:"transitions"`
-		}
-		if err := json.Unmarshal(rec.Data, &data); err != nil {
-			t.Fatal(err)
-		}
-		if data.Event == nil {
-			continue
-		}
-		next, moves, err := rollout.Apply(terms.Plan, st, *data.Event, rec.MS/1000)
-		if err != nil {
-			t.Fatalf("record %d: %v", rec.Index, err)
-		}
-		if d := cmp.Diff(data.Transitions, moves); d != "" {
-			t.Errorf("record %d has other transitions:\n%s", rec.Index, d)
-		}
-		st = next
-		for i, s := range st.Stages {
-			if s.Tally.Members > s.Limit {
-				t.Errorf("record %d: stage %d has %d devices, limit %d", rec.Index, i, s.Tally.Members, s.Limit)
-			}
-		}
-	}
-	stored, err := campaign.DecodeStatus(row)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(stored, st); d != "" {
-		t.Errorf("the stored status is not what the records say (-stored +replayed):\n%s", d)
-	}
-	return reports
 }

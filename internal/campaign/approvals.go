@@ -24,10 +24,13 @@ type approvalCache struct {
 // has now, under the newest roster. Signatures are checked once per plan,
 // roster and number of approvals.
 func (r *Register) PlanApprovals(q store.Queryer, l *Live) (int, error) {
-	type batchKey fw.CampaignID
+	type batchKey struct {
+		id      fw.CampaignID
+		changes int
+	}
 	tx, writing := q.(*store.Tx)
 	if writing {
-		if n, ok := tx.Batch().Cache[batchKey(l.Row.ID)].(int); ok {
+		if n, ok := tx.Batch().Cache[batchKey{l.Row.ID, tx.Batch().Changes}].(int); ok {
 			return n, nil
 		}
 	}
@@ -60,7 +63,7 @@ func (r *Register) PlanApprovals(q store.Queryer, l *Live) (int, error) {
 		r.approvals.mu.Unlock()
 	}
 	if writing {
-		tx.Batch().Cache[batchKey(l.Row.ID)] = n
+		tx.Batch().Cache[batchKey{l.Row.ID, tx.Batch().Changes}] = n
 	}
 	return n, nil
 }

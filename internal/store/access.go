@@ -104,6 +104,7 @@ const (
 
 // InsertVersioned adds the next version of a document.
 func InsertVersioned(tx *Tx, t VersionedTable, v Versioned) error {
+	tx.batch.Changes++
 	_, err := tx.exec("INSERT INTO "+string(t)+" (version, envelope) VALUES ($1, $2)", v.Version, v.Envelope)
 	return err
 }
@@ -135,6 +136,7 @@ type Approval struct {
 
 // InsertApproval adds an approval. It reports whether the person had none yet.
 func InsertApproval(tx *Tx, a Approval) (bool, error) {
+	tx.batch.Changes++
 	n, err := tx.exec("INSERT INTO approval (subject, person, armored, idx, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (subject, person) DO NOTHING",
 		a.Subject[:], a.Person, a.Armored, a.Index, a.CreatedAt)
 	return n == 1, err

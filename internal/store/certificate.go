@@ -112,3 +112,24 @@ func UseEnrolmentToken(tx *Tx, hash []byte) (bool, error) {
 	n, err := tx.exec("UPDATE enrolment_token SET used_at = $2 WHERE hash = $1 AND used_at = 0", hash, tx.now.Unix())
 	return n == 1, err
 }
+
+// Identity is a certificate with its device.
+type Identity struct {
+	Certificate Certificate
+	Device      Device
+}
+
+// IdentityByFingerprint returns the certificate whose DER has the given
+// SHA-256, and its device, in one read: every check-in and report begins here.
+func IdentityByFingerprint(q Queryer, fingerprint []byte) (Identity, error) {
+	var i Identity
+	c, d := &i.Certificate, &i.Device
+	var out int64
+	err := q.queryRow(`SELECT c.serial, c.device, c.state, c.fingerprint, c.thumbprint, c.not_before, c.not_after, c.created_at,
+		d.id, d.product, d.hardware, d.state, d.state_reason, d.attributes, d.facts, d.facts_digest, d.opted_out, d.postponed_until, d.integrity, d.authorization_seq, d.clean_since, d.state_at, d.created_at
+		FROM certificate c JOIN device d ON d.id = c.device WHERE c.fingerprint = $1`, fingerprint).Scan(
+		&c.Serial, &c.Device, &c.State, &c.Fingerprint, &c.Thumbprint, &c.NotBefore, &c.NotAfter, &c.CreatedAt,
+		&d.ID, &d.Product, &d.Hardware, &d.State, &d.StateReason, &d.Attributes, &d.Facts, &d.FactsDigest, &out, &d.PostponedUntil, &d.Integrity, &d.AuthSeq, &d.CleanSince, &d.StateAt, &d.CreatedAt)
+	d.OptedOut = out != 0
+	return i, notFound(err, "this certificate was not issued here")
+}

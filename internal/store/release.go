@@ -41,6 +41,13 @@ func ReleaseByID(q Queryer, id fw.ReleaseID) (Release, error) {
 	return r, notFound(err, "there is no release %q", id)
 }
 
+// ReleaseState returns the state of a release.
+func ReleaseState(q Queryer, id fw.ReleaseID) (fw.ReleaseState, error) {
+	var st fw.ReleaseState
+	err := q.queryRow("SELECT state FROM release WHERE id = $1", id).Scan(&st)
+	return st, notFound(err, "there is no release %q", id)
+}
+
 // Releases returns releases, newest first; product may be empty.
 func Releases(q Queryer, product fw.ProductID, limit int) ([]Release, error) {
 	rows, err := q.query("SELECT "+releaseColumns+" FROM release WHERE ($1 = '' OR product = $1) ORDER BY created_at DESC, id LIMIT $2", string(product), limit)
@@ -59,6 +66,7 @@ func SetReleaseManifest(tx *Tx, r Release) error {
 
 // SetReleaseState moves a release.
 func SetReleaseState(tx *Tx, id fw.ReleaseID, from, to fw.ReleaseState, withdrawnReason string) error {
+	tx.batch.Changes++
 	n, err := tx.exec("UPDATE release SET state = $3, withdrawn_reason = $4 WHERE id = $1 AND state = $2", id, from, to, withdrawnReason)
 	if err == nil && n != 1 {
 		return fw.Errorf(fw.Conflict, "release %s is no longer %s: look again", id, from)

@@ -24,6 +24,9 @@ type Batch struct {
 	// Cache holds values that are valid until the commit, because nobody
 	// else can write meanwhile. A roll-back drops it.
 	Cache map[any]any
+	// Changes counts the writes of this commit that make a cached approval
+	// count or release state stale: rosters, approvals, release states.
+	Changes int
 }
 
 // Now is the time of this transaction, fixed when it began, in UTC with

@@ -60,11 +60,7 @@ func (s *Service) sign(c authz.Claims, index int64) ([]byte, error) {
 
 // deliver makes the answer to an authorized device: the authorization with a
 // receipt for its decision record, and where to get the images.
-func (s *Service) deliver(q store.Queryer, l *campaign.Live, id fw.AuthorizationID, t *campaign.Target) (outcome, error) {
-	a, err := store.AuthorizationByID(q, id)
-	if err != nil {
-		return outcome{}, err
-	}
+func (s *Service) deliver(q store.Queryer, l *campaign.Live, a *store.Authorization, t *campaign.Target) (outcome, error) {
 	receipt, err := s.o.Ledger.Receipt(a.DecisionIndex)
 	if err != nil {
 		return outcome{}, err

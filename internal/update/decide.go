@@ -139,7 +139,7 @@ func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *
 			return policy.Facts{}, policy.Decision{}, err
 		}
 	}
-	rel, err := store.ReleaseByID(q, ask.target.Release)
+	state, err := releaseState(q, ask.target.Release)
 	if err != nil {
 		return policy.Facts{}, policy.Decision{}, err
 	}
@@ -154,7 +154,7 @@ func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *
 		Update: policy.UpdateFacts{State: u.State, Attempts: attempts, LastAttempt: last, Member: u.Member, Stage: u.Stage, Rollback: ask.rollback},
 		Campaign: policy.CampaignFacts{
 			ID: l.Row.ID, State: l.Status.State, Plan: l.Terms.PlanDigest, Publication: ask.target.PublicationDigest, Policy: plan.Policy,
-			ReleaseState: rel.State, Approvals: approvals, Open: l.Status.Total().Open, GrantedLastMinute: granted,
+			ReleaseState: state, Approvals: approvals, Open: l.Status.Total().Open, GrantedLastMinute: granted,
 		},
 	}
 	if stage < len(l.Status.Stages) {
@@ -164,89 +164,111 @@ func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *
 	return f, policy.Evaluate(l.Terms.For(stage, ask.target), f), nil
 }
 
+// releaseState reads the state of a release, once per commit.
+func releaseState(q store.Queryer, id fw.ReleaseID) (fw.ReleaseState, error) {
+	type key struct {
+		id      fw.ReleaseID
+		changes int
+	}
+	tx, writing := q.(*store.Tx)
+	if writing {
+		if st, ok := tx.Batch().Cache[key{id, tx.Batch().Changes}].(fw.ReleaseState); ok {
+			return st, nil
+		}
+	}
+	st, err := store.ReleaseState(q, id)
+	if err == nil && writing {
+		tx.Batch().Cache[key{id, tx.Batch().Changes}] = st
+	}
+	return st, err
+}
+
 // answer decides about one campaign. A refusal that was given before with the
 // same reasons is counted and costs no write; everything else is decided
 // again, and recorded, under the writer.
 func (s *Service) answer(ctx context.Context, q store.Queryer, l *campaign.Live, ask *question, v *visit) (outcome, error) {
 	if ask.resend {
-		return s.deliver(q, l, ask.update.Authorization, ask.target)
+		a, err := store.AuthorizationByID(q, ask.update.Authorization)
+		if err != nil {
+			return outcome{}, err
+		}
+		return s.deliver(q, l, &a, ask.target)
 	}
 	if ask.waiting {
 		// A second authorization could be used beside the first.
 		return outcome{refused: []fw.Reason{fw.ReasonUpdateState}}, nil
 	}
-	_, d, err := s.evaluate(q, l, ask, v, v.now)
-	if err != nil {
-		return outcome{}, err
+	if ask.update.RefusalKey != "" {
+		// It was refused before. If it would be again for the same reasons,
+		// that costs a count and no write.
+		_, d, err := s.evaluate(q, l, ask, v, v.now)
+		if err != nil {
+			return outcome{}, err
+		}
+		if !d.Allow && policy.RefusalKey(d) == ask.update.RefusalKey {
+			s.mu.Lock()
+			s.repeats[ask.update.ID]++
+			s.mu.Unlock()
+			return outcome{refused: d.Reasons}, nil
+		}
 	}
-	if !d.Allow && ask.known && policy.RefusalKey(d) == ask.update.RefusalKey {
-		s.mu.Lock()
-		s.repeats[ask.update.ID]++
-		s.mu.Unlock()
-		return outcome{refused: d.Reasons}, nil
-	}
-	var granted fw.AuthorizationID
-	var refused []fw.Reason
-	var target *campaign.Target
-	err = s.o.DB.Tx(ctx, func(tx *store.Tx) error {
-		granted, refused, target = "", nil, nil
-		return s.decide(tx, l.Row.ID, v, func(id fw.AuthorizationID, t *campaign.Target, d policy.Decision) {
-			granted, target, refused = id, t, d.Reasons
-		})
+	var res verdict
+	err := s.o.DB.Tx(ctx, func(tx *store.Tx) (err error) {
+		res, err = s.decide(tx, l.Row.ID, v)
+		return err
 	})
-	if err != nil || granted == "" {
-		return outcome{refused: refused}, err
+	if err != nil || res.granted == nil {
+		return outcome{refused: res.refused}, err
 	}
-	return s.deliver(s.o.DB.Snapshot(ctx), l, granted, target)
+	return s.deliver(q, l, res.granted, res.target)
+}
+
+// verdict is what was decided under the writer.
+type verdict struct {
+	granted *store.Authorization // nil: refused, or nothing to decide any more
+	target  *campaign.Target
+	refused []fw.Reason
 }
 
 // decide decides under the writer, with everything read again, and records
-// the decision. tell gets the result.
-func (s *Service) decide(tx *store.Tx, id fw.CampaignID, v *visit, tell func(fw.AuthorizationID, *campaign.Target, policy.Decision)) error {
+// the decision.
+func (s *Service) decide(tx *store.Tx, id fw.CampaignID, v *visit) (verdict, error) {
 	l, err := s.o.Campaigns.Open(tx, id)
 	if err != nil || !l.Status.State.Live() {
-		return err
+		return verdict{}, err
 	}
 	// The visit's device and certificate may have changed since the snapshot.
 	now := *v
 	now.now = tx.Now().Unix()
 	if now.cert, now.device, err = identify(tx, v.peer); err != nil {
-		return err
+		return verdict{}, err
 	}
 	if barred(&now.cert, &now.device) != "" || now.device.State == fw.DeviceDecommissioned {
-		return fw.Errorf(fw.Forbidden, "device %s is %s", now.device.ID, now.device.State)
+		return verdict{}, fw.Errorf(fw.Forbidden, "device %s is %s", now.device.ID, now.device.State)
 	}
 	if now.facts, err = now.deviceFacts(); err != nil {
-		return err
+		return verdict{}, err
 	}
 	ask, err := s.ask(tx, l, &now)
-	if err != nil || ask == nil {
-		return err
+	if err != nil || ask == nil || ask.waiting {
+		return verdict{}, err // a companion in this commit was first
 	}
 	if ask.resend {
-		tell(ask.update.Authorization, ask.target, policy.Decision{})
-		return nil
-	}
-	if ask.waiting {
-		return nil // a companion in this commit was first
+		a, err := store.AuthorizationByID(tx, ask.update.Authorization)
+		return verdict{granted: &a, target: ask.target}, err
 	}
 	facts, d, err := s.evaluate(tx, l, ask, &now, now.now)
 	if err != nil {
-		return err
+		return verdict{}, err
 	}
 	if !ask.known {
 		ask.update.ID = fw.UpdateID(fw.NewID("upd"))
 	}
-	if d.Allow {
-		aid, err := s.authorize(tx, l, ask, &now, facts, d)
-		if err != nil {
-			return err
-		}
-		tell(aid, ask.target, d)
-		return nil
+	if !d.Allow {
+		return verdict{refused: d.Reasons}, s.refuse(tx, l, ask, facts, d)
 	}
-	tell("", nil, d)
-	return s.refuse(tx, l, ask, facts, d)
+	a, err := s.authorize(tx, l, ask, &now, facts, d)
+	return verdict{granted: a, target: ask.target}, err
 }
 
 // refuse records a refusal. A device that already has a place in a stage
@@ -276,7 +298,7 @@ func (s *Service) refuse(tx *store.Tx, l *campaign.Live, ask *question, f policy
 
 // authorize records an allowing decision, takes the place in the stage, and
 // signs the authorization.
-func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *visit, f policy.Facts, d policy.Decision) (fw.AuthorizationID, error) {
+func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *visit, f policy.Facts, d policy.Decision) (*store.Authorization, error) {
 	u := ask.update
 	data := docket.Decision{Record: policy.NewRecord(f, d), Campaign: l.Row.ID, Update: u.ID, To: fw.UpdateAuthorized, Repeats: u.RefusalCount}
 	if ask.rollback {
@@ -285,43 +307,43 @@ func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *vi
 		e := rollout.Event{Kind: rollout.EventUpdateMoved, Stage: f.Stage.Index, From: u.State, To: fw.UpdateAuthorized, NewMember: !u.Member, PriorFailures: u.Failures, Exhausted: u.Attempts+1 >= l.Terms.Plan.Attempts}
 		moves, err := s.o.Campaigns.Apply(tx, l, e)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		data.Event, data.Transitions = &e, moves
 		u.State, u.Stage, u.Member = fw.UpdateAuthorized, f.Stage.Index, true
 	}
 	claims, err := s.claims(l, ask, v, f)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	data.Claims, data.Authorization = authz.CoreDigest(claims), claims.ID
 	pos, err := s.o.Ledger.Append(tx, ledger.Entry{Type: evidence.TypeDecision, Actor: string(u.Device), Streams: streams(l, u.Device), Data: data})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	claims.Decision, claims.Commitment = uint64(pos.Index), fw.Digest(pos.Commitment)
 	cose, err := s.sign(claims, pos.Index)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	attempts, _ := ask.attempts()
 	u.Attempts, u.LastAttempt, u.Authorization, u.Rollback = attempts+1, v.now, claims.ID, ask.rollback
 	u.Reason, u.RefusalKey, u.RefusalCount = "", "", 0
 	if err := store.PutUpdate(tx, &u); err != nil {
-		return "", err
+		return nil, err
 	}
-	err = store.InsertAuthorization(tx, store.Authorization{
+	a := &store.Authorization{
 		ID: claims.ID, Update: u.ID, Device: u.Device, Campaign: u.Campaign, Nonce: claims.Nonce[:], Sequence: int64(claims.Sequence),
 		DecisionIndex: pos.Index, COSE: cose, IssuedAt: claims.IssuedAt, ExpiresAt: claims.Expires,
-	})
-	if err != nil {
-		return "", err
+	}
+	if err := store.InsertAuthorization(tx, *a); err != nil {
+		return nil, err
 	}
 	if err := store.SetDeviceSequence(tx, u.Device, int64(claims.Sequence)); err != nil {
-		return "", err
+		return nil, err
 	}
 	tx.OnCommit(func() { s.DeviceChanged(u.Device) })
-	return claims.ID, nil
+	return a, nil
 }
 
 func streams(l *campaign.Live, d fw.DeviceID) []evidence.StreamID {

@@ -92,15 +92,11 @@ func (s *Service) interval() int64 {
 
 // identify finds the certificate and the device behind a connection.
 func identify(q store.Queryer, p Peer) (store.Certificate, store.Device, error) {
-	c, err := store.CertificateByFingerprint(q, p.Fingerprint[:])
-	if err != nil {
-		if fw.KindOf(err) == fw.NotFound {
-			return c, store.Device{}, fw.Errorf(fw.Unauthenticated, "this certificate is not on file: enrol the device again (%s)", fw.ReasonCertificateUnknown)
-		}
-		return c, store.Device{}, err
+	i, err := store.IdentityByFingerprint(q, p.Fingerprint[:])
+	if fw.KindOf(err) == fw.NotFound {
+		err = fw.Errorf(fw.Unauthenticated, "this certificate is not on file: enrol the device again (%s)", fw.ReasonCertificateUnknown)
 	}
-	d, err := store.DeviceByID(q, c.Device)
-	return c, d, err
+	return i.Certificate, i.Device, err
 }
 
 // barred returns why a device may not talk to us at all, or "".

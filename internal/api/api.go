@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -74,9 +76,7 @@ const maxBody = 4 << 20
 // Register adds the API to mux and returns what it registered.
 func Register(mux *http.ServeMux, o Options) []Operation {
 	s := &server{o: o, mux: http.NewServeMux()}
-	// One error model for the whole API. The variable is huma's extension
-	// point; every server of a process sets it to the same function.
-	huma.NewError = newProblem
+	errorModel()
 	config := huma.DefaultConfig("writ", o.Version)
 	config.Info.Description = "Decide which device may install which firmware, and prove it."
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = prefix+"/openapi", "", ""
@@ -93,15 +93,17 @@ func Register(mux *http.ServeMux, o Options) []Operation {
 	s.campaigns()
 	s.approvals()
 	s.evidence()
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		httpd.WriteProblem(w, httpd.ProblemOf(fw.Errorf(fw.NotFound, "there is no %s: see %s/openapi.json", r.URL.Path, prefix)))
-	})
-	mux.Handle(prefix+"/", o.Front.Handle(httpd.Route{Audience: httpd.Operators, Stall: time.Minute}, func(w http.ResponseWriter, r *http.Request) error {
-		s.mux.ServeHTTP(w, r)
-		return nil
-	}))
+	s.handle("/", httpd.Fallback(s.mux))
+	mux.Handle(prefix+"/", o.Front.Handle(httpd.Route{Audience: httpd.Operators, Stall: time.Minute}, s.serve))
 	return s.list
 }
+
+// errorModel makes problems huma's errors. Its variables are the only way in;
+// they are set once, because servers of one process share them.
+var errorModel = sync.OnceFunc(func() {
+	huma.NewError = newProblem
+	huma.NewErrorWithContext = refuseInContext
+})
 
 // newProblem makes huma's own refusals (bad JSON, unknown members, too large)
 // look like every other.
@@ -145,18 +147,19 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	scope, ok := ctx.Operation().Metadata[scopeKey].(access.Scope)
 	if !ok {
-		httpd.WriteProblem(w, httpd.ProblemOf(fw.Errorf(fw.Forbidden, "this operation has no scope and is closed")))
+		refuse(r.Context(), fw.Errorf(fw.Forbidden, "this operation has no scope and is closed"))
 		return
 	}
-	p, err := s.principal(r, scope)
+	p, err := s.principal(w, r, scope)
 	if err != nil {
-		httpd.WriteProblem(w, httpd.ProblemOf(err))
+		refuse(r.Context(), err)
 		return
 	}
 	next(huma.WithValue(ctx, principalKey{}, p))
 }
 
-func (s *server) principal(r *http.Request, scope access.Scope) (access.Principal, error) {
+// principal returns who asks, if they may do what needs scope.
+func (s *server) principal(w http.ResponseWriter, r *http.Request, scope access.Scope) (access.Principal, error) {
 	if scope == public {
 		return access.Principal{}, s.o.Limiter.Allow(r)
 	}
@@ -168,6 +171,8 @@ func (s *server) principal(r *http.Request, scope access.Scope) (access.Principa
 	if err != nil {
 		return access.Principal{}, err
 	}
+	httpd.Annotate(w, slog.String("person", string(p.Person)))
+	httpd.Annotate(w, slog.String("token_id", p.TokenID))
 	return p, p.Require(scope)
 }
 
@@ -198,6 +203,7 @@ func register[I, O any](s *server, o op, f func(context.Context, *I) (*O, error)
 	huma.Register(s.api, s.describe(o), func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		if err != nil {
+			refuse(ctx, err)
 			return nil, httpd.ProblemOf(err)
 		}
 		return out, nil
@@ -225,14 +231,12 @@ func (s *server) stream(o op, f func(w http.ResponseWriter, r *http.Request, p a
 	d := s.describe(o)
 	d.Responses = map[string]*huma.Response{"200": {Description: "OK"}}
 	s.api.OpenAPI().AddOperation(&d)
-	s.mux.HandleFunc(o.method+" "+prefix+o.path, func(w http.ResponseWriter, r *http.Request) {
-		p, err := s.principal(r, o.scope)
-		if err == nil {
-			err = f(w, r, p)
-		}
+	s.handle(o.method+" "+prefix+o.path, func(w http.ResponseWriter, r *http.Request) error {
+		p, err := s.principal(w, r, o.scope)
 		if err != nil {
-			httpd.WriteProblem(w, httpd.ProblemOf(err))
+			return err
 		}
+		return f(w, r, p)
 	})
 }
 

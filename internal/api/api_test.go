@@ -162,6 +162,8 @@ func TestBadBodiesGetAProblemAndChangeNothing(t *testing.T) {
 		"oversized":     {"POST", "/api/v1/products", "application/json", `{"name":"` + strings.Repeat("x", 5<<20) + `"}`, 413},
 		"bad digest":    {"POST", "/api/v1/uploads", "application/json", `{"digest":"md5:00","size":1}`, 422},
 		"no such path":  {"GET", "/api/v1/nothing", "", "", 404},
+		"wrong method":  {"DELETE", "/api/v1/products", "", "", 405},
+		"no body":       {"POST", "/api/v1/products", "application/json", "", 400},
 		"bundle of two": {"POST", "/api/v1/bundles", "application/json", `{"campaign":"a","device":"b"}`, 400},
 		"wrong media":   {"PATCH", "/api/v1/uploads/x?offset=0", "text/plain", "x", 415},
 		"no offset":     {"PATCH", "/api/v1/uploads/x", "application/octet-stream", "x", 400},
@@ -171,7 +173,7 @@ func TestBadBodiesGetAProblemAndChangeNothing(t *testing.T) {
 			r.t = t
 			before := r.Ledger.Head().Size
 			status, body := r.do(c.method, c.path, token, c.media, c.body)
-			if status != c.status || !strings.Contains(body, `"detail"`) || !strings.Contains(body, `"kind"`) {
+			if status != c.status || !strings.Contains(body, `"detail"`) || !strings.Contains(body, `"kind"`) || !strings.Contains(body, `"request_id"`) {
 				t.Errorf("%d %s, want a problem with %d", status, body, c.status)
 			}
 			if after := r.Ledger.Head().Size; after != before {
@@ -265,4 +267,3 @@ func kinded(err error) error {
 	}
 	return err
 }
-

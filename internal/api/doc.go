@@ -4,7 +4,7 @@
 // # What it promises
 //
 //   - Every operation is registered with one scope, or says that it is public;
-//     [Operations] lists them, and a test holds that list to the routes. The
+//     [Register] returns all of them, and a test calls each one. The
 //     scope is required before anything else happens.
 //   - Handlers hold no rules. They turn JSON into a call of a service and the
 //     result into JSON (package apitypes).

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 
 	"github.com/writ-project/writ/apitypes"
@@ -67,26 +66,8 @@ func (s *server) evidence() {
 			return err
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
-		out := &begun{Writer: w}
-		if err := s.o.Ledger.Export(r.Context(), ledger.BundleQuery{Campaign: q.Campaign, Device: q.Device, Tool: "writ " + s.o.Version}, out, nil); err != nil {
-			if out.yes {
-				// The status said that all was well: cut the connection, so
-				// that nobody takes half a bundle for a whole one.
-				panic(http.ErrAbortHandler)
-			}
-			return err
-		}
-		return nil
+		// An error after the first byte cuts the connection (httpd), so that
+		// nobody takes half a bundle for a whole one.
+		return s.o.Ledger.Export(r.Context(), ledger.BundleQuery{Campaign: q.Campaign, Device: q.Device, Tool: "writ " + s.o.Version}, w, nil)
 	})
-}
-
-// begun notices the first byte.
-type begun struct {
-	io.Writer
-	yes bool
-}
-
-func (b *begun) Write(p []byte) (int, error) {
-	b.yes = true
-	return b.Writer.Write(p)
 }

@@ -16,6 +16,10 @@ type Status struct {
 	LogKey  string                 `json:"log_key"` // signed-note verifier key
 	Records int64                  `json:"records"`
 	Devices map[fw.DeviceState]int `json:"devices"`
+
+	Database      string `json:"database"` // sqlite, postgres
+	StartedAt     int64  `json:"started_at"`
+	UptimeSeconds int64  `json:"uptime_seconds"`
 }
 
 // Identity is who a token belongs to.
@@ -196,6 +200,7 @@ type Record struct {
 	Type       string          `json:"type"`
 	MS         int64           `json:"ms"` // Unix milliseconds
 	Actor      string          `json:"actor"`
+	Summary    string          `json:"summary,omitempty"` // for people; Data is what counts
 	Commitment string          `json:"commitment"`
 	Data       json.RawMessage `json:"data,omitempty"` // absent when erased
 	Receipt    []byte          `json:"receipt,omitempty"`

@@ -83,9 +83,13 @@ func New(c Config) (*Client, error) {
 	}
 	return &Client{
 		base: u, token: c.Token, agent: agent,
-		http: &http.Client{Transport: &http.Transport{TLSClientConfig: t, Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 2 * time.Minute}},
+		http: &http.Client{CheckRedirect: stay, Transport: &http.Transport{TLSClientConfig: t, Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 2 * time.Minute}},
 	}, nil
 }
+
+// stay makes a redirect an answer like any other, and so a problem: the API
+// never redirects, and a token must not follow somebody else's pointer.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // request is one call.
 type request struct {
@@ -146,10 +150,16 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 		}
 		pause, again := wait, r.repeat || r.method == http.MethodGet
 		if e, ok := errors.AsType[*Error](err); ok {
-			if e.Status != http.StatusTooManyRequests && e.Status != http.StatusServiceUnavailable {
+			switch e.Status {
+			case http.StatusTooManyRequests:
+				again = true // refused before anything was done
+			case http.StatusServiceUnavailable:
+			default:
 				return nil, err
 			}
 			pause = max(pause, e.RetryAfter)
+		} else if fw.KindOf(err) != fw.Unavailable {
+			return nil, err // not the server's certificate: trying again changes nothing
 		}
 		if !again || n == attempts || ctx.Err() != nil || r.raw != nil {
 			return nil, err
@@ -225,6 +235,9 @@ func problem(res *http.Response) error {
 	return e
 }
 
+// Unwrap returns the problem as the error that the rest of writ knows.
+func (e *Error) Unwrap() error { return &fw.Error{Kind: e.Kind, Msg: e.Detail} }
+
 // get reads path into a value.
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
 	var out T
@@ -232,8 +245,9 @@ func get[T any](ctx context.Context, c *Client, path string, query url.Values) (
 	return out, err
 }
 
-// post sends body to path and reads the answer. Every POST of the API may be
-// repeated, or is refused the second time without harm.
+// post sends body to path and reads the answer. It is not sent again when the
+// connection breaks, because it may have been done; calls whose repetition the
+// server takes for the same say repeat.
 func post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
 	var out T
 	if body == nil {

@@ -215,6 +215,11 @@ func (s Devices) RequestRelease(ctx context.Context, id fw.DeviceID, r apitypes.
 	return post[apitypes.Document](ctx, s.c, "devices/"+seg(id)+"/release-request", r)
 }
 
+// OpenRequest returns the open request for a device to leave quarantine.
+func (s Devices) OpenRequest(ctx context.Context, id fw.DeviceID) (apitypes.Document, error) {
+	return get[apitypes.Document](ctx, s.c, "devices/"+seg(id)+"/release-request", nil)
+}
+
 // Release lets a device out of quarantine when the request is approved.
 func (s Devices) Release(ctx context.Context, id fw.DeviceID) (apitypes.Device, error) {
 	return post[apitypes.Device](ctx, s.c, "devices/"+seg(id)+"/release", nil)
@@ -262,6 +267,11 @@ func (s Releases) Publish(ctx context.Context, id fw.ReleaseID) (apitypes.Releas
 // Withdraw takes a release back for ever.
 func (s Releases) Withdraw(ctx context.Context, id fw.ReleaseID, reason string) (apitypes.Release, error) {
 	return post[apitypes.Release](ctx, s.c, "releases/"+seg(id)+"/withdraw", apitypes.Reason{Reason: reason})
+}
+
+// Document returns a release's manifest, exactly the bytes that approvers sign.
+func (s Releases) Document(ctx context.Context, id fw.ReleaseID) ([]byte, error) {
+	return get[[]byte](ctx, s.c, "releases/"+seg(id)+"/document", nil)
 }
 
 // List lists policies, newest first.
@@ -345,6 +355,12 @@ func (s Campaigns) Updates(ctx context.Context, id fw.CampaignID, after fw.Devic
 	return get[[]apitypes.Update](ctx, s.c, "campaigns/"+seg(id)+"/updates", page(string(after), limit))
 }
 
+// Document returns a campaign's plan, exactly the bytes that approvers sign.
+// Those of a stage are in [Approvals.Get].
+func (s Campaigns) Document(ctx context.Context, id fw.CampaignID) ([]byte, error) {
+	return get[[]byte](ctx, s.c, "campaigns/"+seg(id)+"/document", nil)
+}
+
 // Get returns the exact bytes to be approved and who approved them. Stage
 // counts for subject type stage only.
 func (s Approvals) Get(ctx context.Context, t apitypes.SubjectType, id string, stage int) (apitypes.Approvals, error) {
@@ -367,6 +383,16 @@ func (s Evidence) Records(ctx context.Context, from int64, limit int) ([]apitype
 // Record returns one record with its receipt.
 func (s Evidence) Record(ctx context.Context, index int64) (apitypes.Record, error) {
 	return get[apitypes.Record](ctx, s.c, "records/"+strconv.FormatInt(index, 10), nil)
+}
+
+// Campaign returns a campaign's records, in order, without the first after.
+func (s Evidence) Campaign(ctx context.Context, id fw.CampaignID, after int64, limit int) ([]apitypes.Record, error) {
+	return get[[]apitypes.Record](ctx, s.c, "campaigns/"+seg(id)+"/timeline", page(strconv.FormatInt(after, 10), limit))
+}
+
+// Release returns a release's records, in order, without the first after.
+func (s Evidence) Release(ctx context.Context, id fw.ReleaseID, after int64, limit int) ([]apitypes.Record, error) {
+	return get[[]apitypes.Record](ctx, s.c, "releases/"+seg(id)+"/timeline", page(strconv.FormatInt(after, 10), limit))
 }
 
 // Checkpoint returns the newest checkpoint, a signed note.

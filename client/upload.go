@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -73,6 +74,20 @@ func (s Releases) Upload(ctx context.Context, r io.ReaderAt, size int64, progres
 	var out apitypes.Uploaded
 	err = s.c.do(ctx, request{method: http.MethodPost, path: "uploads/" + seg(up.ID) + "/finish", body: struct{}{}, repeat: true}, &out)
 	return out, err
+}
+
+// UploadFile uploads the file at path, like [Releases.Upload].
+func (s Releases) UploadFile(ctx context.Context, path string, progress func(done, total int64)) (apitypes.Uploaded, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return apitypes.Uploaded{}, fw.Wrap(fw.Invalid, err, "cannot open %s", path)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return apitypes.Uploaded{}, fw.Wrap(fw.Invalid, err, "%s is not a file", path)
+	}
+	return s.Upload(ctx, f, info.Size(), progress)
 }
 
 func (s Releases) start(ctx context.Context, u apitypes.NewUpload) (apitypes.Upload, error) {

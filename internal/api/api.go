@@ -68,6 +68,7 @@ type server struct {
 	api  huma.API
 	mux  *http.ServeMux
 	list []Operation
+	born time.Time
 }
 
 // maxBody bounds a JSON body in bytes: a thousand devices with attributes.
@@ -75,7 +76,7 @@ const maxBody = 4 << 20
 
 // Register adds the API to mux and returns what it registered.
 func Register(mux *http.ServeMux, o Options) []Operation {
-	s := &server{o: o, mux: http.NewServeMux()}
+	s := &server{o: o, mux: http.NewServeMux(), born: o.Now()}
 	errorModel()
 	config := huma.DefaultConfig("writ", o.Version)
 	config.Info.Description = "Decide which device may install which firmware, and prove it."
@@ -183,6 +184,11 @@ type body[T any] struct{ Body T }
 type raw struct {
 	ContentType string `header:"Content-Type"`
 	Body        []byte
+}
+
+// document is an answer of exact JSON bytes, which encoding would change.
+func document(doc []byte, err error) (*raw, error) {
+	return &raw{"application/json", doc}, err
 }
 
 // none is an answer without content of interest.

@@ -59,6 +59,9 @@ func (s *server) submit(ctx context.Context, a apitypes.NewApproval) error {
 			if err != nil {
 				return err
 			}
+			if !a.Digest.IsZero() && a.Digest != fw.DigestOf(doc) {
+				return fw.Errorf(fw.Conflict, "the request for device %s has changed since you signed it: read it again and sign it", a.ID)
+			}
 			_, err = s.o.Approvals.Submit(tx, review.Subject{
 				Kind: review.KindLifecycle, Document: doc, Proposer: req.RequestedBy,
 				Streams: []evidence.StreamID{evidence.DeviceStream(fw.DeviceID(a.ID))},

@@ -8,6 +8,7 @@ import (
 	"github.com/writ-project/writ/apitypes"
 	"github.com/writ-project/writ/internal/access"
 	"github.com/writ-project/writ/internal/campaign"
+	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/store"
 )
@@ -91,6 +92,18 @@ func (s *server) campaigns() {
 		}
 		rows, err := store.UpdatesOfCampaign(q, in.ID, in.After, limit(in.Limit))
 		return list(each(rows, updateOf), err)
+	})
+	register(s, op{http.MethodGet, "/campaigns/{id}/document", access.CampaignsRead, "The plan, exactly the bytes that approvers sign"}, func(ctx context.Context, in *campaignPath) (*raw, error) {
+		c, err := store.CampaignByID(s.o.DB.Snapshot(ctx), in.ID)
+		return document(c.Plan, err)
+	})
+	register(s, op{http.MethodGet, "/campaigns/{id}/stages/{stage}/document", access.CampaignsRead, "What approvers of opening a stage sign, exact bytes"}, func(ctx context.Context, in *stagePath) (*raw, error) {
+		sub, err := s.find(s.o.DB.Snapshot(ctx), &subjectQuery{apitypes.SubjectStage, string(in.ID), in.Stage})
+		return document(sub.doc, err)
+	})
+	timeline(s, "/campaigns/{id}/timeline", access.CampaignsRead, evidence.CampaignStream, func(q store.Queryer, id fw.CampaignID) error {
+		_, err := store.CampaignByID(q, id)
+		return err
 	})
 }
 

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -115,27 +114,19 @@ func (s *server) devices() {
 		doc, err := s.o.Devices.ProposeRelease(ctx, enroll.ReleaseTerms{Device: in.ID, Reason: in.Body.Reason, Evidence: in.Body.Evidence}, who(ctx).Person)
 		return one(apitypes.Document{Document: doc, Digest: fw.DigestOf(doc)}, err)
 	})
+	register(s, op{http.MethodGet, "/devices/{id}/release-request", access.DevicesRead, "The open request for a device to leave quarantine"}, func(ctx context.Context, in *devicePath) (*body[apitypes.Document], error) {
+		doc, _, err := enroll.OpenRelease(s.o.DB.Snapshot(ctx), in.ID)
+		return one(apitypes.Document{Document: doc, Digest: fw.DigestOf(doc)}, err)
+	})
 	register(s, op{http.MethodPost, "/devices/{id}/release", access.DevicesSecurity, "Let a device out of quarantine when its request is approved"}, func(ctx context.Context, in *devicePath) (*body[apitypes.Device], error) {
 		if err := s.o.Devices.Release(ctx, in.ID, who(ctx).Person); err != nil {
 			return nil, err
 		}
 		return one(s.device(ctx, in.ID))
 	})
-	register(s, op{http.MethodGet, "/devices/{id}/timeline", access.DevicesRead, "A device's evidence records, oldest first"}, func(ctx context.Context, in *struct {
-		ID    fw.DeviceID `path:"id"`
-		After int64       `query:"after" minimum:"0"`
-		Limit int         `query:"limit" maximum:"1000"`
-	},
-	) (*body[[]apitypes.Record], error) {
-		q := s.o.DB.Snapshot(ctx)
-		if _, err := store.DeviceByID(q, in.ID); err != nil {
-			return nil, err
-		}
-		rows, err := store.StreamRecords(q, string(evidence.DeviceStream(in.ID)), in.After+1, limit(in.Limit))
-		if err != nil {
-			return nil, err
-		}
-		return records(rows)
+	timeline(s, "/devices/{id}/timeline", access.DevicesRead, evidence.DeviceStream, func(q store.Queryer, id fw.DeviceID) error {
+		_, err := store.DeviceByID(q, id)
+		return err
 	})
 }
 
@@ -195,29 +186,4 @@ func updateOf(u store.Update) apitypes.Update {
 		ID: u.ID, Campaign: u.Campaign, Device: u.Device, State: u.State, Stage: u.Stage, Attempts: u.Attempts,
 		Failures: u.Failures, Reason: u.Reason, Authorization: u.Authorization, UpdatedAt: u.UpdatedAt,
 	}
-}
-
-// records decodes stored records for people.
-func records(rows []store.RecordRow) (*body[[]apitypes.Record], error) {
-	out := make([]apitypes.Record, len(rows))
-	for i, row := range rows {
-		var err error
-		if out[i], err = recordOf(row); err != nil {
-			return nil, err
-		}
-	}
-	return list(out, nil)
-}
-
-func recordOf(row store.RecordRow) (apitypes.Record, error) {
-	r := apitypes.Record{Index: row.Index, Type: row.Type, MS: row.MS, Commitment: hex.EncodeToString(row.Commitment)}
-	if row.Body == nil {
-		return r, nil // erased: position and order remain
-	}
-	rec, err := evidence.Decode(row.Body)
-	if err != nil {
-		return r, fw.Wrap(fw.Corrupt, err, "record %d cannot be read", row.Index)
-	}
-	r.Actor, r.Data = rec.Actor, rec.Data
-	return r, nil
 }

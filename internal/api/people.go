@@ -35,7 +35,14 @@ func (s *server) server() {
 	})
 	register(s, op{http.MethodGet, "/status", access.ProductsRead, "What the server says of itself"}, func(ctx context.Context, _ *empty) (*body[apitypes.Status], error) {
 		n, err := store.CountDevices(s.o.DB.Snapshot(ctx), "")
-		return one(apitypes.Status{Version: s.o.Version, Log: s.o.Ledger.Origin(), LogKey: s.o.Keys.LogVerifierKey(), Records: s.o.Ledger.Head().Size, Devices: n}, err)
+		database := "postgres"
+		if s.o.DB.Embedded() {
+			database = "sqlite"
+		}
+		return one(apitypes.Status{
+			Version: s.o.Version, Log: s.o.Ledger.Origin(), LogKey: s.o.Keys.LogVerifierKey(), Records: s.o.Ledger.Head().Size, Devices: n,
+			Database: database, StartedAt: s.born.Unix(), UptimeSeconds: int64(s.o.Now().Sub(s.born) / time.Second),
+		}, err)
 	})
 	register(s, op{http.MethodGet, "/keys", access.KeysRead, "The signing keys, public halves"}, func(context.Context, *empty) (*body[[]apitypes.Key], error) {
 		var out []apitypes.Key

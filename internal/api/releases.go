@@ -8,6 +8,7 @@ import (
 
 	"github.com/writ-project/writ/apitypes"
 	"github.com/writ-project/writ/internal/access"
+	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/httpd"
 	"github.com/writ-project/writ/internal/release"
@@ -52,6 +53,14 @@ func (s *server) releases() {
 	register(s, op{http.MethodPost, "/releases/{id}/withdraw", access.ReleasesWithdraw, "Take a release back for ever"}, func(ctx context.Context, in *releaseBody[apitypes.Reason]) (*body[apitypes.Release], error) {
 		r, err := s.o.Releases.Withdraw(ctx, in.ID, in.Body.Reason, who(ctx).Person)
 		return one(releaseOf(r), err)
+	})
+	register(s, op{http.MethodGet, "/releases/{id}/document", access.ReleasesRead, "The manifest, exactly the bytes that approvers sign"}, func(ctx context.Context, in *releasePath) (*raw, error) {
+		r, err := store.ReleaseByID(s.o.DB.Snapshot(ctx), in.ID)
+		return document(r.Manifest, err)
+	})
+	timeline(s, "/releases/{id}/timeline", access.ReleasesRead, evidence.ReleaseStream, func(q store.Queryer, id fw.ReleaseID) error {
+		_, err := store.ReleaseByID(q, id)
+		return err
 	})
 }
 

@@ -210,10 +210,10 @@ func (r *rig) verify(ctx context.Context, dir string) (Result, error) {
 	}
 	wall := time.Since(begin)
 	res := Result{
-		What: "bundle verification", Ops: rep.Records, Rate: float64(rep.Records) / wall.Seconds(),
-		CPU: float64((cpu() - before).Microseconds()) / float64(max(rep.Records, 1)), Note: "verdict: " + string(rep.Verdict) + "; CPU is the verifier's",
+		What: "bundle verification", Ops: rep.Counts.Records, Rate: float64(rep.Counts.Records) / wall.Seconds(),
+		CPU: float64((cpu() - before).Microseconds()) / float64(max(rep.Counts.Records, 1)), Note: "verdict: " + string(rep.Verdict) + "; CPU is the verifier's",
 	}
-	if rep.Verdict == verify.VerdictFailed {
+	if rep.Verdict == verify.Failed {
 		return res, fmt.Errorf("the bundle does not verify: %v", rep.Findings)
 	}
 	return res, nil

@@ -414,14 +414,14 @@ func (s *story) prove(ctx context.Context, id fw.CampaignID) error {
 	if err != nil {
 		return err
 	}
-	s.expect(rep.Verdict == verify.VerdictVerified, "a bundle of %d bytes, %d records: %s; every signature checked, every decision and stage transition executed again with the same result", len(b), rep.Records, rep.Verdict)
+	s.expect(rep.Verdict == verify.Verified, "a bundle of %d bytes, %d records: %s; every signature checked, every decision and stage transition executed again with the same result", len(b), rep.Counts.Records, rep.Verdict)
 	for _, f := range rep.Findings {
-		s.say("%v", f)
+		s.say("%s: %s", f.Severity, f.What)
 	}
 	bad := bytes.Clone(b)
 	bad[len(bad)/2] ^= 1
 	again, err := verify.Verify(ctx, bytes.NewReader(bad), verify.Options{})
-	s.expect(err != nil || again.Verdict != verify.VerdictVerified, "with one bit changed it does not verify")
+	s.expect(err != nil || again.Verdict != verify.Verified, "with one bit changed it does not verify")
 	for _, n := range rep.NotProven {
 		s.say("not proven: %s", n)
 	}

@@ -95,6 +95,10 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (s *Server, fi
 	if s.Ledger, err = ledger.Open(ctx, s.DB, logSigner); err != nil {
 		return s, nil, err
 	}
+	// Before the first use of any of them is recorded.
+	if err := s.recordKeys(ctx, "server"); err != nil {
+		return s, nil, err
+	}
 	if s.Blobs, err = blob.Open(c.Blobs()); err != nil {
 		return s, nil, err
 	}
@@ -151,9 +155,6 @@ func (s *Server) deviceChanged(d fw.DeviceID)   { s.Updates.DeviceChanged(d) }
 
 // begin records that the server runs, and makes what the first run makes.
 func (s *Server) begin(ctx context.Context, logSigner *signer.LogSigner) (*access.Issued, error) {
-	if err := s.recordKeys(ctx, "server"); err != nil {
-		return nil, err
-	}
 	vkey, err := ledger.VerifierKey(logSigner)
 	if err != nil {
 		return nil, err

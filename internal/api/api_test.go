@@ -211,7 +211,7 @@ func TestAReleaseGoesFromUploadToCampaignOverTheAPI(t *testing.T) {
 		}
 		return c.Approvals().Submit(ctx, apitypes.NewApproval{SubjectType: st, ID: id, Digest: a.Digest, Signature: r.Sign(as, a.Document)})
 	}
-	if _, err := rita.Releases().Publish(ctx, rel.ID); fw.KindOf(kinded(err)) != fw.Conflict {
+	if _, err := rita.Releases().Publish(ctx, rel.ID); fw.KindOf(err) != fw.Conflict {
 		t.Errorf("publishing without approval: %v", err)
 	}
 	if a, err := approve(ann, fwtest.Ann, apitypes.SubjectRelease, string(rel.ID)); err != nil || !a.Met {
@@ -230,7 +230,7 @@ func TestAReleaseGoesFromUploadToCampaignOverTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = ann.Approvals().Submit(ctx, apitypes.NewApproval{SubjectType: apitypes.SubjectCampaign, ID: string(c.ID), Signature: r.Sign(fwtest.Ben, doc.Document)})
-	if fw.KindOf(kinded(err)) != fw.Forbidden {
+	if fw.KindOf(err) != fw.Forbidden {
 		t.Errorf("Ben's signature as Ann: %v", err)
 	}
 	if _, err := approve(ann, fwtest.Ann, apitypes.SubjectCampaign, string(c.ID)); err != nil {
@@ -260,10 +260,31 @@ func TestAReleaseGoesFromUploadToCampaignOverTheAPI(t *testing.T) {
 	}
 }
 
-// kinded gives a client error its kind for fw.KindOf.
-func kinded(err error) error {
-	if e, ok := err.(*client.Error); ok {
-		return &fw.Error{Kind: e.Kind, Msg: e.Detail}
+func TestAnUploadTakesNoMoreThanWasAnnounced(t *testing.T) {
+	r := newRig(t)
+	up, err := r.Releases.Uploads().Start(t.Context(), access.BootstrapPerson, fw.DigestOf([]byte("four")), 4)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return err
+	tok, err := r.Access.CreateToken(t.Context(), access.Local(), access.TokenRequest{Person: access.BootstrapPerson, Name: "t", Roles: []fw.Role{fw.RoleReleaseEngineer}, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/api/v1/uploads/" + up.ID
+	for _, c := range []struct {
+		query, body string
+		status      int
+	}{
+		{"?offset=2", "ur", 409},                   // not where it stopped
+		{"?offset=0", strings.Repeat("x", 5), 413}, // more than announced
+		{"?offset=-1", "four", 400},
+		{"?offset=0", "four", 200},
+	} {
+		if status, body := r.do("PATCH", path+c.query, tok.Secret.Reveal(), "application/octet-stream", c.body); status != c.status {
+			t.Errorf("%s %q: %d %s, want %d", c.query, c.body, status, body, c.status)
+		}
+	}
+	if up, err := r.Releases.Uploads().Status(t.Context(), access.BootstrapPerson, up.ID); err != nil || up.Offset != 4 {
+		t.Errorf("%+v, %v", up, err)
+	}
 }

@@ -115,7 +115,7 @@ func (c *Client) do(ctx context.Context, r request, out any) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read only
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return fw.Wrap(fw.Unavailable, err, "the connection to the server broke: try again")
@@ -164,12 +164,22 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 		if !again || n == attempts || ctx.Err() != nil || r.raw != nil {
 			return nil, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, pause) {
 			return nil, err
-		case <-time.After(pause):
 		}
 		wait *= 2
+	}
+}
+
+// sleep waits for d and reports whether ctx still goes on.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
@@ -205,7 +215,7 @@ func (c *Client) once(ctx context.Context, r request, payload []byte) (*http.Res
 	if res.StatusCode/100 == 2 {
 		return res, nil
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read only
 	return nil, problem(res)
 }
 

@@ -77,7 +77,7 @@ func TestAChangeThatMayHaveHappenedIsNotRepeated(t *testing.T) {
 	if fw.KindOf(err) != fw.Unavailable || n.Load() != 1 {
 		t.Errorf("%v after %d requests", err, n.Load())
 	}
-	if strings.Contains(err.(*fw.Error).Msg, "EOF") {
+	if e, ok := errors.AsType[*fw.Error](err); !ok || strings.Contains(e.Msg, "EOF") {
 		t.Errorf("the message for people has the cause in it: %v", err)
 	}
 }

@@ -54,10 +54,8 @@ func (s Releases) Upload(ctx context.Context, r io.ReaderAt, size int64, progres
 		if failures++; failures == stalled {
 			return apitypes.Uploaded{}, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, time.Duration(failures)*firstWait) {
 			return apitypes.Uploaded{}, err
-		case <-time.After(time.Duration(failures) * firstWait):
 		}
 		// The server knows how far it got.
 		now, err := get[apitypes.Upload](ctx, s.c, "uploads/"+seg(up.ID), nil)
@@ -78,11 +76,11 @@ func (s Releases) Upload(ctx context.Context, r io.ReaderAt, size int64, progres
 
 // UploadFile uploads the file at path, like [Releases.Upload].
 func (s Releases) UploadFile(ctx context.Context, path string, progress func(done, total int64)) (apitypes.Uploaded, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // the file the caller wants uploaded
 	if err != nil {
 		return apitypes.Uploaded{}, fw.Wrap(fw.Invalid, err, "cannot open %s", path)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // read only
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return apitypes.Uploaded{}, fw.Wrap(fw.Invalid, err, "%s is not a file", path)

@@ -54,7 +54,10 @@ func (r *rig) client(token string) *client.Client {
 	return c
 }
 
-func newRig(t *testing.T) *rig { return &rig{fwtest.NewWorld(t, fwtest.SQLite(t)), t} }
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	return &rig{fwtest.NewWorld(t, fwtest.SQLite(t)), t}
+}
 
 func (r *rig) do(method, path, token, media, body string) (int, string) {
 	r.t.Helper()
@@ -74,7 +77,7 @@ func (r *rig) do(method, path, token, media, body string) (int, string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read only
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		r.t.Fatal(err)

@@ -15,11 +15,13 @@ import (
 // headers of its status and a log line with its cause, wherever it arose.
 type outcome struct{ err error }
 
+func (o *outcome) refused() bool { return o.err != nil }
+
 type outcomeKey struct{}
 
 // refuse ends the request of ctx with err.
 func refuse(ctx context.Context, err error) {
-	if out, ok := ctx.Value(outcomeKey{}).(*outcome); ok && out.err == nil {
+	if out, ok := ctx.Value(outcomeKey{}).(*outcome); ok && !out.refused() {
 		out.err = err
 	}
 }
@@ -35,13 +37,13 @@ type held struct {
 func (h *held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 func (h *held) WriteHeader(status int) {
-	if h.out.err == nil {
+	if !h.out.refused() {
 		h.ResponseWriter.WriteHeader(status)
 	}
 }
 
 func (h *held) Write(b []byte) (int, error) {
-	if h.out.err != nil {
+	if h.out.refused() {
 		return len(b), nil
 	}
 	return h.ResponseWriter.Write(b)

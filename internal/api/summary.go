@@ -74,10 +74,10 @@ func (g *gist) parts(t evidence.Type) []string {
 }
 
 func move(from, to, why string) string {
-	switch {
-	case from == to:
+	switch from {
+	case to:
 		return cmp.Or(to, "nothing") + " stays" + because(why)
-	case from == "":
+	case "":
 		return to + because(why)
 	}
 	return from + " → " + to + because(why)

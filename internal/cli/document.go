@@ -140,6 +140,12 @@ func (d *document) headline() string {
 // print shows everything that would be signed.
 func (d *document) print(w io.Writer) {
 	fmt.Fprintf(w, "You are asked to sign:\n\n  %s\n\n", oneLine(d.headline()))
+	d.list(w)
+	fmt.Fprintf(w, "\n  %d bytes, %s\n\n", len(d.bytes), d.digest)
+}
+
+// list writes every member on a line of its own.
+func (d *document) list(w io.Writer) {
 	width := 0
 	for _, m := range d.members {
 		width = max(width, len(m.path))
@@ -148,5 +154,4 @@ func (d *document) print(w io.Writer) {
 		text := strings.ReplaceAll(printable(m.value, '\n'), "\n", "\n"+strings.Repeat(" ", width+4))
 		fmt.Fprintf(w, "  %-*s  %s\n", width, oneLine(m.path), text)
 	}
-	fmt.Fprintf(w, "\n  %d bytes, %s\n\n", len(d.bytes), d.digest)
 }

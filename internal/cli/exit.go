@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/writ-project/writ/client"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -60,6 +61,14 @@ func exitOf(k fw.Kind) Exit {
 	return ExitFailed
 }
 
+// kindOf is the kind of an error of this process or of the server.
+func kindOf(err error) fw.Kind {
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return e.Kind
+	}
+	return fw.KindOf(err)
+}
+
 // exitError ends the command with a code and no message of its own: what was
 // to be said has been printed.
 type exitError Exit
@@ -74,13 +83,17 @@ func (a *app) fail(err error) Exit {
 	if e, ok := errors.AsType[exitError](err); ok {
 		return Exit(e)
 	}
-	kind, msg := fw.KindOf(err), err.Error()
+	kind, msg := kindOf(err), err.Error()
 	if e, ok := errors.AsType[*fw.Error](err); ok {
 		msg = e.Msg
-		// A failure of this process has no server log to keep its cause in.
-		if e.Err != nil && !a.remote {
+		// This process has no log to keep a cause in. Why a secret or a
+		// signature was wrong helps nobody who may know it.
+		if e.Err != nil && kind != fw.Unauthenticated && kind != fw.Forbidden {
 			msg += ": " + e.Err.Error()
 		}
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Kind == fw.Internal && e.RequestID != "" {
+		msg += " (request " + e.RequestID + ", for the server's log)"
 	}
 	exit := exitOf(kind)
 	switch {

@@ -94,3 +94,11 @@ func bytesUnit(n int64) string {
 func countUnit(what string) func(int64) string {
 	return func(n int64) string { return fmt.Sprintf("%d %s", n, what) }
 }
+
+// clear removes the bar, so that a line can be written in its place.
+func (b *bar) clear() {
+	if b.w != nil && b.wide > 0 {
+		fmt.Fprintf(b.w, "\r%s\r", strings.Repeat(" ", b.wide))
+		b.wide, b.drawn = 0, time.Time{}
+	}
+}

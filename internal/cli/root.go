@@ -21,9 +21,8 @@ type app struct {
 	format                         format
 	lines                          bool // JSON documents, one per line
 
-	ran    bool   // the arguments were understood
-	remote bool   // the failing work is the server's, which keeps the cause
-	path   string // of the command, for error messages
+	ran  bool   // the arguments were understood
+	path string // of the command, for error messages
 }
 
 // Main runs the command line args and returns the exit code. Extra are
@@ -101,8 +100,9 @@ To see all of that happen on this machine first: writ demo`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupServer, a.serveCmd(), a.versionCmd())
-	add(groupProof, a.imageCmd())
+	add(groupServer, a.serveCmd(), a.loginCmd(), a.whoamiCmd(), a.statusCmd(), a.operatorCmd(), a.tokenCmd(), a.approverCmd(), a.keyCmd(), a.versionCmd())
+	add(groupWork, a.productCmd(), a.deviceCmd(), a.releaseCmd(), a.policyCmd(), a.campaignCmd(), a.approveCmd())
+	add(groupProof, a.logCmd(), a.bundleCmd(), a.imageCmd())
 	root.AddCommand(a.agentCmd(), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes})
 	return root
 }
@@ -119,8 +119,15 @@ const (
 // are not usage errors once it runs.
 func (a *app) adopt(c *cobra.Command) {
 	c.GroupID = groupTry
+	a.adoptRun(c)
+}
+
+func (a *app) adoptRun(c *cobra.Command) {
 	if c.RunE != nil {
 		c.RunE = a.run(c.RunE)
+	}
+	for _, sub := range c.Commands() {
+		a.adoptRun(sub)
 	}
 }
 
@@ -147,6 +154,7 @@ func groupRun(cmd *cobra.Command, args []string) error {
 		return cmd.Help()
 	}
 	msg := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0])
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		msg += "; did you mean " + strings.Join(near, " or ") + "?"
 	}

@@ -388,6 +388,9 @@ type Uncounted struct {
 type BundleQuery struct {
 	Campaign fw.CampaignID `json:"campaign,omitempty"`
 	Device   fw.DeviceID   `json:"device,omitempty"`
+	// Since is the size of a checkpoint that the auditor has from before: the
+	// bundle then proves that the log is a continuation of it. 0: none.
+	Since int64 `json:"since,omitempty"`
 }
 
 // Problem is an error (RFC 9457).

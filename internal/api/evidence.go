@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -49,11 +50,16 @@ func (s *server) evidence() {
 			return err
 		}
 		var q apitypes.BundleQuery
-		if err := json.Unmarshal(b, &q); err != nil {
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&q); err != nil {
 			return fw.Wrap(fw.Invalid, err, "the body is not the JSON it should be: {\"campaign\":ID} or {\"device\":ID}")
 		}
 		if (q.Campaign == "") == (q.Device == "") {
 			return fw.Errorf(fw.Invalid, "name a campaign or a device, one of the two")
+		}
+		if size := s.o.Ledger.Head().Size; q.Since < 0 || q.Since > size {
+			return fw.Errorf(fw.Invalid, "since is the size of an earlier checkpoint: this log has %d records", size)
 		}
 		// What is missing is said before the first byte is sent.
 		snap := s.o.DB.Snapshot(r.Context())
@@ -68,6 +74,6 @@ func (s *server) evidence() {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		// An error after the first byte cuts the connection (httpd), so that
 		// nobody takes half a bundle for a whole one.
-		return s.o.Ledger.Export(r.Context(), ledger.BundleQuery{Campaign: q.Campaign, Device: q.Device, Tool: "writ " + s.o.Version}, w, nil)
+		return s.o.Ledger.Export(r.Context(), ledger.BundleQuery{Campaign: q.Campaign, Device: q.Device, Since: q.Since, Tool: "writ " + s.o.Version}, w, nil)
 	})
 }

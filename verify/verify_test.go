@@ -312,7 +312,7 @@ func FuzzVerify(f *testing.F) {
 
 func BenchmarkVerify(b *testing.B) {
 	w := fwtest.NewWorld(b, fwtest.SQLite(b))
-	bundle := export(b, w, ledger.BundleQuery{Campaign: story(b, w, 400)})
+	bundle := export(b, w, ledger.BundleQuery{Campaign: story(b, w, 150)})
 	var n int64
 	for b.Loop() {
 		rep := check(b, bundle, verify.Options{})

@@ -151,8 +151,8 @@ func TestTheFirstRunMakesOneAdminOnce(t *testing.T) {
 			t.Errorf("first principal: %+v", p)
 		}
 		want := []string{
-			`operator.created [operator/admin] by local-host {"person":"admin","name":"Local administrator"}`,
-			fmt.Sprintf(`token.created [operator/admin] by local-host {"token":%q,"person":"admin","name":"first run","roles":["viewer","device_operator","factory","release_engineer","security_officer","auditor","admin"],"expires_at":%d}`,
+			`person_added [operator/admin] by local-host {"person":"admin","name":"Local administrator"}`,
+			fmt.Sprintf(`token_created [operator/admin] by local-host {"token":%q,"person":"admin","name":"first run","roles":["viewer","device_operator","factory","release_engineer","security_officer","auditor","admin"],"expires_at":%d}`,
 				p.TokenID, w.clock().Add(access.BootstrapTTL).Unix()),
 		}
 		if diff := cmp.Diff(want, w.records); diff != "" {

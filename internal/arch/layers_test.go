@@ -32,7 +32,7 @@ var layers = []struct {
 		"internal/agent",
 	}},
 	{"composition", []string{
-		"internal/config", "internal/server", "internal/cli", "internal/demo", "internal/bench",
+		"internal/config", "internal/server", "internal/operator", "internal/cli", "internal/demo", "internal/bench",
 	}},
 	{"commands", []string{"cmd/*"}},
 }
@@ -52,6 +52,9 @@ var sameLayer = []struct{ from, to, why string }{
 	{"internal/cli", "internal/server", "writ serve"},
 	{"internal/cli", "internal/demo", "writ demo"},
 	{"internal/cli", "internal/bench", "writ bench"},
+	{"internal/operator", "internal/server", "it acts on a real server"},
+	{"internal/demo", "internal/operator", "its people"},
+	{"internal/bench", "internal/operator", "its people"},
 	{"internal/demo", "internal/config", "it runs a real server"},
 	{"internal/demo", "internal/server", "it runs a real server"},
 	{"internal/bench", "internal/config", "it runs a real server"},

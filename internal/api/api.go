@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -231,11 +233,15 @@ func (s *server) describe(o op) huma.Operation {
 }
 
 // stream adds an operation that does not fit in memory, outside huma but in
-// its description.
-func (s *server) stream(o op, f func(w http.ResponseWriter, r *http.Request, p access.Principal) error) {
+// its description, which describe completes.
+func (s *server) stream(o op, describe func(*huma.Operation), f func(w http.ResponseWriter, r *http.Request, p access.Principal) error) {
 	s.list = append(s.list, Operation{o.method, prefix + o.path, o.scope})
 	d := s.describe(o)
-	d.Responses = map[string]*huma.Response{"200": {Description: "OK"}}
+	describe(&d)
+	problem := map[string]*huma.MediaType{"application/problem+json": {Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[httpd.Problem](), true, "")}}
+	for _, status := range d.Errors {
+		d.Responses[strconv.Itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: problem}
+	}
 	s.api.OpenAPI().AddOperation(&d)
 	s.handle(o.method+" "+prefix+o.path, func(w http.ResponseWriter, r *http.Request) error {
 		p, err := s.principal(w, r, o.scope)
@@ -244,6 +250,16 @@ func (s *server) stream(o op, f func(w http.ResponseWriter, r *http.Request, p a
 		}
 		return f(w, r, p)
 	})
+}
+
+// binary describes bytes.
+func binary() map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
+}
+
+// jsonOf describes JSON of type T.
+func jsonOf[T any](s *server) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/json": {Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")}}
 }
 
 // Paging.

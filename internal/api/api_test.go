@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
 	"flag"
 	"io"
@@ -129,7 +130,11 @@ func TestEveryOperationHasAScopeThatHolds(t *testing.T) {
 	if status != 200 || !strings.Contains(doc, `"openapi":"3.1.0"`) {
 		t.Errorf("openapi: %d", status)
 	}
-	compare(t, "openapi.json", []byte(doc))
+	var lines bytes.Buffer // so that a change shows as the lines it changes
+	if err := json.Indent(&lines, []byte(doc), "", " "); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "openapi.json", lines.Bytes())
 }
 
 func compare(t *testing.T, name string, got []byte) {

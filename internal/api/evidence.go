@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/writ-project/writ/apitypes"
 	"github.com/writ-project/writ/internal/access"
 	"github.com/writ-project/writ/internal/fw"
@@ -44,7 +46,10 @@ func (s *server) evidence() {
 	register(s, op{http.MethodGet, "/checkpoint", access.EvidenceRead, "The newest checkpoint, a signed note; also public at /log/checkpoint"}, func(context.Context, *empty) (*raw, error) {
 		return &raw{"text/plain; charset=utf-8", s.o.Ledger.Head().Checkpoint}, nil
 	})
-	s.stream(op{http.MethodPost, "/bundles", access.EvidenceRead, "Export the evidence of a campaign or a device, for writ-verify"}, func(w http.ResponseWriter, r *http.Request, _ access.Principal) error {
+	s.stream(op{http.MethodPost, "/bundles", access.EvidenceRead, "Export the evidence of a campaign or a device, for writ-verify"}, func(d *huma.Operation) {
+		d.RequestBody = &huma.RequestBody{Required: true, Content: jsonOf[apitypes.BundleQuery](s)}
+		d.Responses = map[string]*huma.Response{"200": {Description: "The bundle. A broken connection means that it is not whole.", Content: binary()}}
+	}, func(w http.ResponseWriter, r *http.Request, _ access.Principal) error {
 		b, err := httpd.Body(r, 1<<10, "application/json")
 		if err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/writ-project/writ/apitypes"
 	"github.com/writ-project/writ/internal/access"
 	"github.com/writ-project/writ/internal/evidence"
@@ -74,7 +76,14 @@ func (s *server) uploads() {
 		u, err := up.Status(ctx, who(ctx).Person, in.ID)
 		return one(uploadOf(u), err)
 	})
-	s.stream(op{http.MethodPatch, "/uploads/{id}", access.ReleasesWrite, "Append bytes at ?offset=, which must be how far the upload got"}, func(w http.ResponseWriter, r *http.Request, p access.Principal) error {
+	s.stream(op{http.MethodPatch, "/uploads/{id}", access.ReleasesWrite, "Append bytes at ?offset=, which must be how far the upload got"}, func(d *huma.Operation) {
+		d.Parameters = []*huma.Param{
+			{Name: "id", In: "path", Required: true, Schema: &huma.Schema{Type: "string"}},
+			{Name: "offset", In: "query", Required: true, Schema: &huma.Schema{Type: "integer", Format: "int64"}},
+		}
+		d.RequestBody = &huma.RequestBody{Required: true, Content: binary()}
+		d.Responses = map[string]*huma.Response{"200": {Description: "How far the upload is now", Content: jsonOf[apitypes.Upload](s)}}
+	}, func(w http.ResponseWriter, r *http.Request, p access.Principal) error {
 		if err := httpd.MediaType(r, "application/octet-stream"); err != nil {
 			return err
 		}

@@ -1,15 +1,12 @@
 package fw
 
+import "slices"
+
 // transitions is a transition table: from each state, the states it may move to.
 type transitions[S ~string] map[S][]S
 
 func (t transitions[S]) allows(from, to S) bool {
-	for _, s := range t[from] {
-		if s == to {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t[from], to)
 }
 
 // DeviceState is the decided lifecycle state of a device. Certificate expiry
@@ -31,12 +28,14 @@ const (
 var DeviceStates = []DeviceState{DeviceManufactured, DeviceClaimed, DeviceActive, DeviceSuspended, DeviceQuarantined, DeviceRevoked, DeviceDecommissioned}
 
 var deviceMoves = transitions[DeviceState]{
-	"":                 {DeviceManufactured, DeviceClaimed},
-	DeviceManufactured: {DeviceClaimed, DeviceRevoked, DeviceDecommissioned},
-	DeviceClaimed:      {DeviceActive, DeviceRevoked, DeviceDecommissioned},
-	DeviceActive:       {DeviceSuspended, DeviceQuarantined, DeviceClaimed, DeviceRevoked, DeviceDecommissioned},
-	DeviceSuspended:    {DeviceActive, DeviceQuarantined, DeviceClaimed, DeviceRevoked, DeviceDecommissioned},
-	DeviceQuarantined:  {DeviceActive, DeviceRevoked, DeviceDecommissioned},
+	"":                   {DeviceManufactured, DeviceClaimed},
+	DeviceManufactured:   {DeviceClaimed, DeviceRevoked, DeviceDecommissioned},
+	DeviceClaimed:        {DeviceActive, DeviceRevoked, DeviceDecommissioned},
+	DeviceActive:         {DeviceSuspended, DeviceQuarantined, DeviceClaimed, DeviceRevoked, DeviceDecommissioned},
+	DeviceSuspended:      {DeviceActive, DeviceQuarantined, DeviceClaimed, DeviceRevoked, DeviceDecommissioned},
+	DeviceQuarantined:    {DeviceActive, DeviceRevoked, DeviceDecommissioned},
+	DeviceRevoked:        nil,
+	DeviceDecommissioned: nil,
 }
 
 // CanMove reports whether a device may go from s to next. Revoked and
@@ -71,6 +70,7 @@ var certMoves = transitions[CertState]{
 	CertActive:     {CertSuperseded, CertHeld, CertRevoked},
 	CertSuperseded: {CertRevoked},
 	CertHeld:       {CertActive, CertRevoked},
+	CertRevoked:    nil,
 }
 
 // CanMove reports whether a certificate may go from s to next.
@@ -114,7 +114,9 @@ var updateMoves = transitions[UpdateState]{
 	UpdateRolledBack: {UpdatePending, UpdateAuthorized, UpdateRefused, UpdateCancelled, UpdateSuperseded},
 	// A paused device may already hold its authorization: what it then
 	// reports is the truth and is recorded.
-	UpdatePaused: {UpdatePending, UpdateAuthorized, UpdateRefused, UpdateDelivered, UpdateInstalled, UpdateConfirmed, UpdateFailed, UpdateRejected, UpdateRolledBack, UpdateCancelled, UpdateSuperseded},
+	UpdatePaused:     {UpdatePending, UpdateAuthorized, UpdateRefused, UpdateDelivered, UpdateInstalled, UpdateConfirmed, UpdateFailed, UpdateRejected, UpdateRolledBack, UpdateCancelled, UpdateSuperseded},
+	UpdateCancelled:  nil,
+	UpdateSuperseded: nil,
 }
 
 // CanMove reports whether an update may go from s to next.
@@ -155,6 +157,9 @@ var campaignMoves = transitions[CampaignState]{
 	CampaignRunning:     {CampaignPaused, CampaignCompleted, CampaignAborted, CampaignRollingBack},
 	CampaignPaused:      {CampaignRunning, CampaignAborted, CampaignRollingBack},
 	CampaignRollingBack: {CampaignRolledBack},
+	CampaignCompleted:   nil,
+	CampaignAborted:     nil,
+	CampaignRolledBack:  nil,
 }
 
 // CanMove reports whether a campaign may go from s to next.
@@ -183,6 +188,7 @@ var stageMoves = transitions[StageState]{
 	StageRunning: {StageSoaking, StagePassed, StageFailed},
 	StageSoaking: {StagePassed, StageFailed, StageRunning},
 	StageFailed:  {StageRunning}, // an operator resumes a paused campaign
+	StagePassed:  nil,
 }
 
 // CanMove reports whether a stage may go from s to next.
@@ -207,6 +213,7 @@ var releaseMoves = transitions[ReleaseState]{
 	ReleaseInReview:  {ReleaseDraft, ReleaseApproved, ReleaseWithdrawn},
 	ReleaseApproved:  {ReleaseDraft, ReleasePublished, ReleaseWithdrawn},
 	ReleasePublished: {ReleaseWithdrawn},
+	ReleaseWithdrawn: nil,
 }
 
 // CanMove reports whether a release may go from s to next.

@@ -76,7 +76,7 @@ func (s *Snapshot) query(q string, args ...any) (*sql.Rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	return st.QueryContext(s.ctx, args...) //nolint:sqlclosecheck // the caller closes the rows
+	return st.QueryContext(s.ctx, args...)
 }
 
 func (s *Snapshot) queryRow(q string, args ...any) *sql.Row {

@@ -61,7 +61,7 @@ func (tx *Tx) query(q string, args ...any) (*sql.Rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	return st.QueryContext(tx.ctx, args...) //nolint:sqlclosecheck // the caller closes the rows
+	return st.QueryContext(tx.ctx, args...)
 }
 
 func (tx *Tx) queryRow(q string, args ...any) *sql.Row {

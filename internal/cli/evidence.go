@@ -144,7 +144,7 @@ verify offline. The file appears only when it is complete.`,
 			if err != nil {
 				return err
 			}
-			a.say("next: writ-verify %s", args[0])
+			a.say("next: writ verify %s", args[0])
 			return a.show(map[string]any{"file": args[0], "size": n}, func(w io.Writer) { fmt.Fprintf(w, "wrote %s, %s\n", args[0], bytesUnit(n)) })
 		}),
 	}

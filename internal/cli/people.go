@@ -247,5 +247,22 @@ to the bootloader of the product (writ key show NAME > image.pem).`,
 			return fw.Errorf(fw.NotFound, "there is no key %s: writ key list has them all", args[0])
 		}),
 	}
-	return group("key", "Signing keys of the server", "", create, list, show)
+	return group("key", "Signing keys of the server, and what devices are given to believe", "", create, list, show,
+		a.printCmd("trust-bundle", "Print the trust bundle that devices begin with (writ-agent enroll --trust)", client.Server.TrustBundle),
+		a.printCmd("ca", "Print the CA's certificate, PEM (writ-agent enroll --ca)", client.Server.CA))
+}
+
+// printCmd prints a file that the server publishes, byte for byte.
+func (a *app) printCmd(use, short string, get func(client.Server, context.Context) ([]byte, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: exactly(),
+		Example: examples("writ key " + use + " > " + use),
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			b, err := get(c.Server(), ctx)
+			if err == nil {
+				_, err = a.out.Write(b)
+			}
+			return err
+		}),
+	}
 }

@@ -104,10 +104,10 @@ func agentSigner(ctx context.Context, want *approval.Key) (s ssh.Signer, done fu
 	if err != nil {
 		return nil, nil, fw.Wrap(fw.Invalid, err, "ssh-agent does not answer: give --key FILE")
 	}
-	done = func() { conn.Close() } //nolint:errcheck,gosec // nothing is lost
+	hangUp := func() { conn.Close() } //nolint:errcheck,gosec // nothing is lost
 	defer func() {
 		if err != nil {
-			done()
+			hangUp()
 		}
 	}()
 	all, err := agent.NewClient(conn).Signers()
@@ -125,7 +125,7 @@ func agentSigner(ctx context.Context, want *approval.Key) (s ssh.Signer, done fu
 	}
 	switch {
 	case len(found) == 1:
-		return found[0], done, nil
+		return found[0], hangUp, nil
 	case want != nil:
 		return nil, nil, fw.Errorf(fw.Invalid, "ssh-agent does not hold key %s: run ssh-add, or give the private key file", want.Fingerprint())
 	case len(found) == 0:

@@ -161,7 +161,7 @@ enough of its devices confirmed that they run the new version.`,
 				return err
 			}
 			a.say("next: an approver, not you, runs writ approve campaign %s; then writ campaign start %s", got.ID, got.ID)
-			return a.show(got, func(w io.Writer) { fmt.Fprintln(w, got.ID) })
+			return a.show(got, func(w io.Writer) { putln(w, got.ID) })
 		}),
 	}
 	p.bind(a, cmd)
@@ -214,7 +214,7 @@ func (a *app) campaignShowCmd() *cobra.Command {
 			return a.show(got, func(w io.Writer) {
 				fields(w, "campaign", string(got.ID), "name", got.Name, "state", string(got.State), "product", string(got.Product),
 					"release", string(got.Release), "devices", count(got.CohortSize), "started", unix(got.StartedAt))
-				fmt.Fprintln(w)
+				putln(w)
 				stagesTable(w, got)
 				memberText(w, "plan", got.Plan)
 			})

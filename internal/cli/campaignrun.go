@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) showState(c apitypes.Campaign) error {
-	return a.show(c, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", c.ID, c.State) })
+	return a.show(c, func(w io.Writer) { putf(w, "%s is %s\n", c.ID, c.State) })
 }
 
 func (a *app) campaignStartCmd() *cobra.Command {
@@ -136,7 +136,7 @@ func (a *app) watch(ctx context.Context, c *client.Client, o watched) error {
 		if line := watchLine(got); line != last {
 			last = line
 			b.clear()
-			err := a.show(got, func(w io.Writer) { fmt.Fprintf(w, "%s  %s\n", time.Now().Format(time.TimeOnly), line) })
+			err := a.show(got, func(w io.Writer) { putf(w, "%s  %s\n", time.Now().Format(time.TimeOnly), line) })
 			if err != nil {
 				return err
 			}
@@ -168,19 +168,19 @@ func (a *app) watch(ctx context.Context, c *client.Client, o watched) error {
 func watchLine(c apitypes.Campaign) string {
 	parts := []string{string(c.State)}
 	for _, s := range c.Stages {
-		p := fmt.Sprintf("%s: %s", oneLine(s.Name), s.State)
+		words := []string{fmt.Sprintf("%s: %s", oneLine(s.Name), s.State)}
 		if s.Members > 0 {
-			p += fmt.Sprintf(" %d/%d confirmed", s.Confirmed, s.Limit)
+			words[0] += fmt.Sprintf(" %d/%d confirmed", s.Confirmed, s.Limit)
 			for _, n := range []struct {
 				what string
 				n    int
 			}{{"open", s.Open}, {"failed", s.Failed}, {"rejected", s.Rejected}, {"rolled back", s.RolledBack}} {
 				if n.n > 0 {
-					p += fmt.Sprintf(", %d %s", n.n, n.what)
+					words = append(words, fmt.Sprintf("%d %s", n.n, n.what))
 				}
 			}
 		}
-		parts = append(parts, p)
+		parts = append(parts, strings.Join(words, ", "))
 	}
 	return strings.Join(parts, " | ")
 }

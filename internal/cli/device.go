@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -57,13 +58,13 @@ the others; they are listed, and the exit code is 1. The same list again is no
 error: what is there already counts as such.`,
 		Example: examples("writ device register serials.csv --product thermostat --hardware rev-a", "printf 'id\\nSN-0001\\n' | writ device register - --product thermostat --hardware rev-a"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			var in io.Reader = a.in
+			in := a.in
 			if args[0] != "-" {
 				f, err := os.Open(args[0])
 				if err != nil {
 					return openError(err, args[0])
 				}
-				defer f.Close() //nolint:errcheck // nothing was written
+				defer f.Close()
 				in = f
 			}
 			list, err := readDevices(in, fw.HardwareID(hardware))
@@ -75,9 +76,9 @@ error: what is there already counts as such.`,
 				return err
 			}
 			if err := a.show(res, func(w io.Writer) {
-				fmt.Fprintf(w, "registered %d, there already %d, failed %d\n", res.Registered, res.Exists, len(res.Failed))
+				putf(w, "registered %d, there already %d, failed %d\n", res.Registered, res.Exists, len(res.Failed))
 				for _, p := range res.Failed {
-					fmt.Fprintf(w, "line %d: %s: %s: %s\n", p.Line, dash(oneLine(string(p.ID))), p.Outcome, oneLine(p.Detail))
+					putf(w, "line %d: %s: %s: %s\n", p.Line, dash(oneLine(string(p.ID))), p.Outcome, oneLine(p.Detail))
 				}
 			}); err != nil {
 				return err
@@ -212,7 +213,7 @@ func (a *app) showDevice(d apitypes.Device) error {
 		}
 		fields(w, pairs...)
 		if len(d.Updates) > 0 {
-			fmt.Fprintln(w)
+			putln(w)
 			updatesTable(w, d.Updates)
 		}
 	})
@@ -220,7 +221,7 @@ func (a *app) showDevice(d apitypes.Device) error {
 
 func updatesTable(w io.Writer, list []apitypes.Update) {
 	table(w, "DEVICE CAMPAIGN STATE STAGE ATTEMPTS FAILURES REASON AT", rowsOf(list, func(u apitypes.Update) []string {
-		return []string{string(u.Device), string(u.Campaign), string(u.State), fmt.Sprint(u.Stage), count(u.Attempts), count(u.Failures), string(u.Reason), unix(u.UpdatedAt)}
+		return []string{string(u.Device), string(u.Campaign), string(u.State), strconv.Itoa(u.Stage), count(u.Attempts), count(u.Failures), string(u.Reason), unix(u.UpdatedAt)}
 	}))
 }
 
@@ -239,7 +240,7 @@ that has enrolled before and lost its key or let its certificate expire.`,
 				return err
 			}
 			a.say("enrolment token of %s, until %s. It is shown this once and works once:", t.Device, unix(t.ExpiresAt))
-			return a.show(t, func(w io.Writer) { fmt.Fprintln(w, t.Secret) })
+			return a.show(t, func(w io.Writer) { putln(w, t.Secret) })
 		}),
 	}
 	cmd.Flags().Var(&ttl, "ttl", "how long it works, e.g. 7d")

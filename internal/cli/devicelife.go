@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ func (a *app) moveCmd(verb string, to fw.DeviceState, short string) *cobra.Comma
 			if err != nil {
 				return err
 			}
-			return a.show(d, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", d.ID, d.State) })
+			return a.show(d, func(w io.Writer) { putf(w, "%s is %s\n", d.ID, d.State) })
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record")
@@ -66,7 +67,7 @@ version confirmed since the quarantine began, or evidence that you name.
 				if err != nil {
 					return err
 				}
-				return a.show(d, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", d.ID, d.State) })
+				return a.show(d, func(w io.Writer) { putf(w, "%s is %s\n", d.ID, d.State) })
 			}
 			if r.Reason == "" {
 				return fw.Errorf(fw.Invalid, "say why with --reason, or --apply an approved request")
@@ -76,7 +77,7 @@ version confirmed since the quarantine began, or evidence that you name.
 				return err
 			}
 			a.say("next: somebody else runs writ approve device %s, then writ device release %s --apply", id, id)
-			return a.show(doc, func(w io.Writer) { fmt.Fprintf(w, "asked; the request is %s\n", doc.Digest) })
+			return a.show(doc, func(w io.Writer) { putf(w, "asked; the request is %s\n", doc.Digest) })
 		}),
 	}
 	cmd.Flags().StringVar(&r.Reason, "reason", "", "why; it is part of what is signed")
@@ -147,6 +148,6 @@ func recordsTable(w io.Writer, list []apitypes.Record) {
 		if len(r.Data) == 0 {
 			kind += " (erased)"
 		}
-		return []string{fmt.Sprint(r.Index), time.UnixMilli(r.MS).UTC().Format("2006-01-02T15:04:05.000Z"), kind, r.Actor}
+		return []string{strconv.FormatInt(r.Index, 10), time.UnixMilli(r.MS).UTC().Format("2006-01-02T15:04:05.000Z"), kind, r.Actor}
 	}))
 }

@@ -139,9 +139,9 @@ func (d *document) headline() string {
 
 // print shows everything that would be signed.
 func (d *document) print(w io.Writer) {
-	fmt.Fprintf(w, "You are asked to sign:\n\n  %s\n\n", oneLine(d.headline()))
+	putf(w, "You are asked to sign:\n\n  %s\n\n", oneLine(d.headline()))
 	d.list(w)
-	fmt.Fprintf(w, "\n  %d bytes, %s\n\n", len(d.bytes), d.digest)
+	putf(w, "\n  %d bytes, %s\n\n", len(d.bytes), d.digest)
 }
 
 // list writes every member on a line of its own.
@@ -152,6 +152,6 @@ func (d *document) list(w io.Writer) {
 	}
 	for _, m := range d.members {
 		text := strings.ReplaceAll(printable(m.value, '\n'), "\n", "\n"+strings.Repeat(" ", width+4))
-		fmt.Fprintf(w, "  %-*s  %s\n", width, oneLine(m.path), text)
+		putf(w, "  %-*s  %s\n", width, oneLine(m.path), text)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -34,7 +33,7 @@ can be changed unnoticed.`,
 			if err != nil {
 				return err
 			}
-			return a.show(map[string]string{"checkpoint": string(b)}, func(w io.Writer) { fmt.Fprint(w, printable(string(b), '\n')) })
+			return a.show(map[string]string{"checkpoint": string(b)}, func(w io.Writer) { put(w, printable(string(b), '\n')) })
 		}),
 	}
 	var from int64
@@ -65,7 +64,7 @@ log. With -o json the record comes with it.`,
 			if err != nil {
 				return err
 			}
-			return a.show(r, func(w io.Writer) { fmt.Fprintln(w, base64.StdEncoding.EncodeToString(r.Receipt)) })
+			return a.show(r, func(w io.Writer) { putln(w, base64.StdEncoding.EncodeToString(r.Receipt)) })
 		}),
 	}
 	return group("log", "The evidence log", "", checkpoint, records, receipt, a.logVerifyCmd())
@@ -92,7 +91,7 @@ keys, or on a copy of both. Exit code 0: they agree; 1: they do not.`,
 				return err
 			}
 			return a.show(map[string]any{"verified": true, "records": n}, func(w io.Writer) {
-				fmt.Fprintf(w, "verified: %d records agree with the tree, the streams and the checkpoint\n", n)
+				putf(w, "verified: %d records agree with the tree, the streams and the checkpoint\n", n)
 			})
 		}),
 	}
@@ -145,7 +144,7 @@ verify offline. The file appears only when it is complete.`,
 				return err
 			}
 			a.say("next: writ verify %s", args[0])
-			return a.show(map[string]any{"file": args[0], "size": n}, func(w io.Writer) { fmt.Fprintf(w, "wrote %s, %s\n", args[0], bytesUnit(n)) })
+			return a.show(map[string]any{"file": args[0], "size": n}, func(w io.Writer) { putf(w, "wrote %s, %s\n", args[0], bytesUnit(n)) })
 		}),
 	}
 	export.Flags().StringVar(&campaign, "campaign", "", "id of a campaign")

@@ -117,11 +117,11 @@ func writeError(w io.Writer, f format, p problem) {
 	if f == formatJSON {
 		b, err := json.Marshal(map[string]problem{"error": p})
 		if err == nil {
-			fmt.Fprintf(w, "%s\n", b)
+			putf(w, "%s\n", b)
 			return
 		}
 	}
-	fmt.Fprintf(w, "writ: %s\n", p.Message)
+	putf(w, "writ: %s\n", p.Message)
 }
 
 // oneLine makes s safe for a terminal and one line long: it may quote what a

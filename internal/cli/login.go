@@ -8,11 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -126,7 +126,7 @@ func (a *app) login(ctx context.Context, addr, fingerprint string) error {
 		return err
 	}
 	return a.show(me, func(w io.Writer) {
-		fmt.Fprintf(w, "Logged in to %s as %s (%s); stored in %s\n", addr, me.Person, joined(me.Roles), path)
+		putf(w, "Logged in to %s as %s (%s); stored in %s\n", addr, me.Person, joined(me.Roles), path)
 	})
 }
 
@@ -177,7 +177,7 @@ func fetchCA(ctx context.Context, addr, fingerprint string) ([]byte, error) {
 		}
 		return nil, fw.Wrap(fw.Unavailable, err, "no answer from %s: is the server running and the address right?", addr)
 	}
-	defer res.Body.Close() //nolint:errcheck // nothing was written
+	defer res.Body.Close()
 	b, err := readLimited(res.Body, "the CA's certificate")
 	if err != nil {
 		return nil, err
@@ -239,13 +239,13 @@ func (a *app) statusCmd() *cobra.Command {
 }
 
 func statusText(w io.Writer, s apitypes.Status) {
-	pairs := []string{"version", s.Version, "log", s.Log, "log key", s.LogKey, "evidence records", fmt.Sprint(s.Records)}
+	pairs := []string{"version", s.Version, "log", s.Log, "log key", s.LogKey, "evidence records", strconv.FormatInt(s.Records, 10)}
 	total := 0
 	for _, state := range fw.DeviceStates {
 		if n := s.Devices[state]; n > 0 {
-			pairs = append(pairs, string(state)+" devices", fmt.Sprint(n))
+			pairs = append(pairs, string(state)+" devices", strconv.Itoa(n))
 			total += n
 		}
 	}
-	fields(w, append(pairs, "devices", fmt.Sprint(total))...)
+	fields(w, append(pairs, "devices", strconv.Itoa(total))...)
 }

@@ -11,6 +11,29 @@ import (
 	"github.com/writ-project/writ/internal/fw"
 )
 
+// results is stdout. It keeps the first error, so that a result which did not
+// get out is a failure, whoever wrote it.
+type results struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (r *results) Write(b []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.w.Write(b)
+	r.err = err
+	return n, err
+}
+
+// putf, putln and put write text. An error on stdout is kept by results; one
+// on stderr cannot be told to anybody.
+func putf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+func putln(w io.Writer, args ...any)               { _, _ = fmt.Fprintln(w, args...) }
+func put(w io.Writer, args ...any)                 { _, _ = fmt.Fprint(w, args...) }
+
 // format is how results are written.
 type format string
 
@@ -55,23 +78,23 @@ func (a *app) show(v any, text func(w io.Writer)) error {
 // say writes a line of text that is no result, such as the next step.
 func (a *app) say(format string, args ...any) {
 	if a.format == formatText {
-		fmt.Fprintf(a.err, format+"\n", args...)
+		putf(a.err, format+"\n", args...)
 	}
 }
 
 // table writes rows in aligned columns under a header.
 func table(w io.Writer, header string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	putln(t, strings.ReplaceAll(header, " ", "\t"))
 	for _, r := range rows {
 		for i := range r {
 			if r[i] = oneLine(r[i]); r[i] == "" {
 				r[i] = "-"
 			}
 		}
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		putln(t, strings.Join(r, "\t"))
 	}
-	t.Flush() //nolint:errcheck,gosec // a closed stdout has nobody to tell
+	_ = t.Flush() // results keeps the error
 }
 
 // rowsOf makes a row of each element.
@@ -88,10 +111,10 @@ func fields(w io.Writer, pairs ...string) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if v := oneLine(pairs[i+1]); v != "" {
-			fmt.Fprintf(t, "%s:\t%s\n", pairs[i], v)
+			putf(t, "%s:\t%s\n", pairs[i], v)
 		}
 	}
-	t.Flush() //nolint:errcheck,gosec // a closed stdout has nobody to tell
+	_ = t.Flush() // results keeps the error
 }
 
 // unix prints Unix seconds; 0 is "".
@@ -100,14 +123,6 @@ func unix(t int64) string {
 		return ""
 	}
 	return time.Unix(t, 0).UTC().Format(time.RFC3339)
-}
-
-// seconds prints a number of seconds as a duration; 0 is "".
-func seconds(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return (time.Duration(n) * time.Second).String()
 }
 
 // joined prints strings of any kind with commas.

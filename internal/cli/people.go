@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -29,7 +28,7 @@ writ token create, and let approvers bring their SSH key (writ approver add).`,
 				return err
 			}
 			a.say("next: writ token create --person %s --role ROLE --name WHAT-FOR", p.ID)
-			return a.show(p, func(w io.Writer) { fmt.Fprintf(w, "added %s\n", p.ID) })
+			return a.show(p, func(w io.Writer) { putf(w, "added %s\n", p.ID) })
 		}),
 	}
 	add.Flags().StringVar(&name, "name", "", "the person's name (default PERSON)")
@@ -53,7 +52,7 @@ writ token create, and let approvers bring their SSH key (writ approver add).`,
 			if err := c.Operators().DisablePerson(ctx, fw.PersonID(args[0])); err != nil {
 				return err
 			}
-			return a.show(apitypes.Person{ID: fw.PersonID(args[0]), Disabled: true}, func(w io.Writer) { fmt.Fprintf(w, "disabled %s\n", args[0]) })
+			return a.show(apitypes.Person{ID: fw.PersonID(args[0]), Disabled: true}, func(w io.Writer) { putf(w, "disabled %s\n", args[0]) })
 		}),
 	}
 	return group("operator", "People who work with this server", "", add, list, disable)
@@ -96,7 +95,7 @@ Roles:
 				return err
 			}
 			a.say("token %s for %s (%s), until %s. It is shown this once:", tok.ID, tok.Person, joined(tok.Roles), unix(tok.ExpiresAt))
-			return a.show(tok, func(w io.Writer) { fmt.Fprintln(w, tok.Secret) })
+			return a.show(tok, func(w io.Writer) { putln(w, tok.Secret) })
 		}),
 	}
 	f := create.Flags()
@@ -128,7 +127,7 @@ Roles:
 			if err := c.Operators().RevokeToken(ctx, args[0]); err != nil {
 				return err
 			}
-			return a.show(map[string]string{"id": args[0], "state": "revoked"}, func(w io.Writer) { fmt.Fprintf(w, "revoked %s\n", args[0]) })
+			return a.show(map[string]string{"id": args[0], "state": "revoked"}, func(w io.Writer) { putf(w, "revoked %s\n", args[0]) })
 		}),
 	}
 	return group("token", "API tokens", "", create, list, revoke)
@@ -155,7 +154,7 @@ ecdsa-sha2-nistp256, their hardware forms (ssh-keygen -t ed25519-sk), RSA from
 				return err
 			}
 			return a.show(r, func(w io.Writer) {
-				fmt.Fprintf(w, "added key %s of %s; roster version %d\n", key.Fingerprint(), args[0], r.Version)
+				putf(w, "added key %s of %s; roster version %d\n", key.Fingerprint(), args[0], r.Version)
 			})
 		}),
 	}
@@ -176,7 +175,7 @@ ecdsa-sha2-nistp256, their hardware forms (ssh-keygen -t ed25519-sk), RSA from
 			if err != nil {
 				return err
 			}
-			return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "removed %s; roster version %d\n", args[0], r.Version) })
+			return a.show(r, func(w io.Writer) { putf(w, "removed %s; roster version %d\n", args[0], r.Version) })
 		}),
 	}
 	return group("approver", "Who may approve, and with which SSH keys", "", add, list, remove)
@@ -186,11 +185,11 @@ func rosterText(w io.Writer, r apitypes.Roster) {
 	var rows [][]string
 	for _, p := range r.Approvers {
 		for _, k := range p.Keys {
-			print, kind := k, ""
+			shown, kind := k, ""
 			if key, err := approval.ParsePublicKey(k); err == nil {
-				print, kind = key.Fingerprint(), key.Type()
+				shown, kind = key.Fingerprint(), key.Type()
 			}
-			rows = append(rows, []string{string(p.Person), kind, print})
+			rows = append(rows, []string{string(p.Person), kind, shown})
 		}
 	}
 	table(w, "PERSON TYPE KEY", rows)
@@ -211,7 +210,7 @@ to the bootloader of the product (writ key show NAME > image.pem).`,
 				return err
 			}
 			return a.show(key, func(w io.Writer) {
-				fmt.Fprintf(w, "made %s key %s (%s), id %s\n", key.Purpose, key.Name, key.Algorithm, key.KeyID)
+				putf(w, "made %s key %s (%s), id %s\n", key.Purpose, key.Name, key.Algorithm, key.KeyID)
 			})
 		}),
 	}
@@ -241,7 +240,7 @@ to the bootloader of the product (writ key show NAME > image.pem).`,
 			}
 			for _, k := range l {
 				if string(k.Name) == args[0] {
-					return a.show(k, func(w io.Writer) { fmt.Fprint(w, k.Public) })
+					return a.show(k, func(w io.Writer) { put(w, k.Public) })
 				}
 			}
 			return fw.Errorf(fw.NotFound, "there is no key %s: writ key list has them all", args[0])

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,7 @@ and choose how many approvers a release needs.`,
 				return err
 			}
 			a.say("next: writ device register FILE --product %s", got.ID)
-			return a.show(got, func(w io.Writer) { fmt.Fprintf(w, "added product %s\n", got.ID) })
+			return a.show(got, func(w io.Writer) { putf(w, "added product %s\n", got.ID) })
 		}),
 	}
 	f := create.Flags()
@@ -95,7 +94,7 @@ exact bytes are kept, and their digest is the policy's name.
 			if err != nil {
 				return err
 			}
-			return a.show(p, func(w io.Writer) { fmt.Fprintf(w, "stored policy %q, %s\n", oneLine(p.Name), p.Digest) })
+			return a.show(p, func(w io.Writer) { putf(w, "stored policy %q, %s\n", oneLine(p.Name), p.Digest) })
 		}),
 	}
 	list := &cobra.Command{
@@ -121,7 +120,7 @@ exact bytes are kept, and their digest is the policy's name.
 			if err != nil {
 				return err
 			}
-			return a.show(p, func(w io.Writer) { fmt.Fprintf(w, "%s\n", p.Document) })
+			return a.show(p, func(w io.Writer) { putf(w, "%s\n", p.Document) })
 		}),
 	}
 	return group("policy", "Conditions that narrow what campaigns may do", "", add, list, show)

@@ -17,7 +17,7 @@ import (
 // Environment of the commands.
 const (
 	serverEnv = "WRIT_SERVER"
-	tokenEnv  = "WRIT_TOKEN" //nolint:gosec // G101: the name of a variable
+	tokenEnv  = "WRIT_TOKEN"
 	caEnv     = "WRIT_CA"
 )
 
@@ -72,7 +72,7 @@ func loadSettings() (settings, error) {
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
 		return s, fw.Errorf(fw.Invalid, "%s holds tokens and other users may open it: run chmod 600 %s", path, path)
 	}
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(path) //nolint:gosec // G304: the user's own settings
 	if err != nil {
 		return s, fw.Wrap(fw.Invalid, err, "cannot read %s", path)
 	}
@@ -156,11 +156,11 @@ func (a *app) target() (profile, error) {
 
 // readSmall reads a file into memory, if it is small.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // G304: the user's own file
 	if err != nil {
 		return nil, openError(err, path)
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	return readLimited(f, path)
 }
 

@@ -31,7 +31,7 @@ type bar struct {
 // isTerminal reports whether v is a terminal.
 func isTerminal(v any) bool {
 	f, ok := v.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // G115: a file descriptor fits in an int
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // newBar returns a bar on the command's stderr.
@@ -67,13 +67,13 @@ func (b *bar) set(done int64) {
 	}
 	pad := max(0, b.wide-len(line))
 	b.wide = len(line)
-	fmt.Fprintf(b.w, "\r%s%s", line, strings.Repeat(" ", pad))
+	putf(b.w, "\r%s%s", line, strings.Repeat(" ", pad))
 }
 
 // end leaves the line of the bar.
 func (b *bar) end() {
 	if b.w != nil && b.wide > 0 {
-		fmt.Fprintln(b.w)
+		putln(b.w)
 		b.wide = 0
 	}
 }
@@ -98,7 +98,7 @@ func countUnit(what string) func(int64) string {
 // clear removes the bar, so that a line can be written in its place.
 func (b *bar) clear() {
 	if b.w != nil && b.wide > 0 {
-		fmt.Fprintf(b.w, "\r%s\r", strings.Repeat(" ", b.wide))
+		putf(b.w, "\r%s\r", strings.Repeat(" ", b.wide))
 		b.wide, b.drawn = 0, time.Time{}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"strings"
 
@@ -19,9 +18,9 @@ func (a *app) prompt(what string) ([]byte, error) {
 	if !ok || !isTerminal(f) {
 		return nil, fw.Errorf(fw.Invalid, "%s is needed and there is no terminal to ask on", what)
 	}
-	fmt.Fprintf(a.err, "%s: ", what)
-	b, err := term.ReadPassword(int(f.Fd())) //nolint:gosec // G115: a file descriptor fits in an int
-	fmt.Fprintln(a.err)
+	putf(a.err, "%s: ", what)
+	b, err := term.ReadPassword(int(f.Fd()))
+	putln(a.err)
 	if err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "cannot read %s", what)
 	}
@@ -49,7 +48,7 @@ func (a *app) confirm(ctx context.Context, question string) error {
 	if !isTerminal(a.in) {
 		return fw.Errorf(fw.Invalid, "nobody is there to confirm: look at the above, then add --yes")
 	}
-	fmt.Fprintf(a.err, "%s [yes/no] ", question)
+	putf(a.err, "%s [yes/no] ", question)
 	answer := make(chan string, 1)
 	go func() {
 		line, err := bufio.NewReader(a.in).ReadString('\n')

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -71,7 +70,7 @@ upload is interrupted, run the same command again: it goes on where it stopped.`
 				return err
 			}
 			a.say("next: an approver, not you, runs writ approve release %s; then writ release publish %s", r.ID, r.ID)
-			return a.show(r, func(w io.Writer) { fmt.Fprintln(w, r.ID) })
+			return a.show(r, func(w io.Writer) { putln(w, r.ID) })
 		}),
 	}
 	d.bind(a, cmd)
@@ -95,7 +94,7 @@ given again. Approvals of the old bytes are void, and you are the proposer.`,
 				return err
 			}
 			a.say("next: an approver, not you, runs writ approve release %s", r.ID)
-			return a.show(r, func(w io.Writer) { fmt.Fprintln(w, r.ID) })
+			return a.show(r, func(w io.Writer) { putln(w, r.ID) })
 		}),
 	}
 	d.bind(a, cmd)
@@ -135,7 +134,7 @@ func (a *app) draft(ctx context.Context, c *client.Client, d *draftFlags) (apity
 	files := make([]*os.File, 0, len(d.images)+1)
 	defer func() {
 		for _, f := range files {
-			f.Close() //nolint:errcheck,gosec // nothing was written
+			f.Close() //nolint:gosec // nothing was written
 		}
 	}()
 	open := func(path string) error {
@@ -206,7 +205,7 @@ func componentOf(s string) (fw.ComponentName, string) {
 }
 
 func parseCounters(list []string) (map[fw.ComponentName]uint64, error) {
-	out := map[fw.ComponentName]uint64{}
+	out := make(map[fw.ComponentName]uint64)
 	for _, s := range list {
 		name, v := componentOf(s)
 		n, err := strconv.ParseUint(v, 10, 64)
@@ -260,10 +259,10 @@ func memberText(w io.Writer, what string, b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n%s:\n", what)
+	putf(w, "\n%s:\n", what)
 	d, err := readDocument(b)
 	if err != nil {
-		fmt.Fprintf(w, "  %s\n", printable(string(b), ' '))
+		putf(w, "  %s\n", printable(string(b), ' '))
 		return
 	}
 	d.list(w)
@@ -280,7 +279,7 @@ than signed it, and published. After a failure, publish again.`,
 				return err
 			}
 			a.say("next: writ campaign create --release %s --name NAME --stage 'canary count=2 max-failures=0' --stage 'rest percent=100'", r.ID)
-			return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "published %s %s\n", r.Product, r.Version) })
+			return a.show(r, func(w io.Writer) { putf(w, "published %s %s\n", r.Product, r.Version) })
 		}),
 	}
 }
@@ -294,7 +293,7 @@ func (a *app) releaseWithdrawCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "withdrew %s %s\n", r.Product, r.Version) })
+			return a.show(r, func(w io.Writer) { putf(w, "withdrew %s %s\n", r.Product, r.Version) })
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record")

@@ -28,15 +28,16 @@ type app struct {
 // Main runs the command line args and returns the exit code. Extra are
 // commands that other packages bring.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, extra ...*cobra.Command) int {
-	a := &app{in: stdin, out: stdout, err: stderr, format: formatText, path: "writ", profile: defaultProfile}
-	root := a.root()
+	out := &results{w: stdout}
+	a := &app{in: stdin, out: out, err: stderr, format: formatText, path: "writ", profile: defaultProfile}
+	root := a.root() //nolint:contextcheck // commands get theirs when they run
 	for _, c := range extra {
 		a.adopt(c)
 		root.AddCommand(c)
 	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	// Errors of flags come before -o is known.
 	for i, s := range args {
@@ -47,6 +48,10 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	cmd, err := root.ExecuteContextC(ctx)
 	if cmd != nil {
 		a.path = cmd.CommandPath()
+	}
+	if err == nil && out.err != nil {
+		a.ran = true
+		err = fw.Wrap(fw.Internal, out.err, "the result could not be written")
 	}
 	return int(a.fail(err))
 }

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -258,7 +259,7 @@ func (s *script) exits(code string, args []string) {
 	if c.ProcessState == nil {
 		s.fatalf("%v", err)
 	}
-	if got := fmt.Sprint(c.ProcessState.ExitCode()); got != code {
+	if got := strconv.Itoa(c.ProcessState.ExitCode()); got != code {
 		s.fatalf("exit code %s, want %s", got, code)
 	}
 }

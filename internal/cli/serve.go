@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -162,19 +161,19 @@ func (a *app) greet(c config.Config, r ready, first *access.Issued) {
 			r.Token = ""
 		}
 		if b, err := json.Marshal(r); err == nil {
-			fmt.Fprintf(a.out, "%s\n", b)
+			putf(a.out, "%s\n", b)
 		}
 		return
 	}
 	if first == nil {
-		fmt.Fprintf(a.out, "writ serves %s\nCA fingerprint: %s\n", r.URL, r.Fingerprint)
+		putf(a.out, "writ serves %s\nCA fingerprint: %s\n", r.URL, r.Fingerprint)
 		return
 	}
 	keys, err := filepath.Abs(c.Keys())
 	if err != nil {
 		keys = c.Keys()
 	}
-	fmt.Fprintf(a.out, `
+	putf(a.out, `
 ================================ FIRST RUN ================================
 
 THE KEYS LIVE ON THIS HOST, in %s.

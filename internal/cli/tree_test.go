@@ -113,16 +113,16 @@ func startAgent(t *testing.T, keys ...ed25519.PrivateKey) {
 			t.Fatal(err)
 		}
 	}
-	dir, err := os.MkdirTemp("", "a") // a socket's path is short
+	dir, err := os.MkdirTemp("", "a") //nolint:usetesting // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -130,8 +130,8 @@ func startAgent(t *testing.T, keys ...ed25519.PrivateKey) {
 				return
 			}
 			go func() {
-				defer c.Close()
 				_ = agent.ServeAgent(ring, c) // ends when the client hangs up
+				_ = c.Close()
 			}()
 		}
 	}()

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
@@ -41,7 +40,7 @@ func (a *app) versionCmd() *cobra.Command {
 		RunE: a.run(func(*cobra.Command, []string) error {
 			b := thisBuild()
 			return a.show(b, func(w io.Writer) {
-				fmt.Fprintf(w, "writ %s\n", b.Version)
+				putf(w, "writ %s\n", b.Version)
 				fields(w, "commit", b.Commit, "go", b.Go, "platform", b.Platform)
 			})
 		}),

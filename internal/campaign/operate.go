@@ -111,7 +111,7 @@ func (s *Service) Start(ctx context.Context, id fw.CampaignID, actor fw.PersonID
 			return err
 		}
 		if !res.Met() {
-			return fw.Errorf(fw.Forbidden, "campaign %s has %d of %d approvals: ask another approver to run writ approve %s", id, len(res.Counted), res.Need, id)
+			return fw.Errorf(fw.Forbidden, "campaign %s has %d of %d approvals: ask another approver to run writ approve campaign %s", id, len(res.Counted), res.Need, id)
 		}
 		d.Approvals, d.Roster = &res, roster
 		d.Event = rollout.Event{Kind: rollout.EventStarted, Actor: actor}
@@ -173,7 +173,7 @@ func (s *Service) OpenStage(ctx context.Context, id fw.CampaignID, stage int, ac
 			return err
 		}
 		if !res.Met() {
-			return fw.Errorf(fw.Forbidden, "stage %d has %d of %d approvals: ask another approver to run writ approve %s --stage %d", stage, len(res.Counted), res.Need, id, stage)
+			return fw.Errorf(fw.Forbidden, "stage %d has %d of %d approvals: ask another approver to run writ approve stage %s --stage %d", stage, len(res.Counted), res.Need, id, stage)
 		}
 		d.Approvals, d.Roster, d.Document = &res, roster, doc
 		d.Event = rollout.Event{Kind: rollout.EventStageApproved, Stage: stage, Actor: actor}

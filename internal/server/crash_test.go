@@ -58,6 +58,9 @@ func child(data, listen string) int {
 // authorization that a device received is in the log, the log verifies, every
 // acknowledged report is on file, and no state lacks its record.
 func TestNothingIsLostWhenTheServerIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped with -short: it is about processes, and the race detector looks into one")
+	}
 	kills := 15
 	if os.Getenv("WRIT_REQUIRE_TOOLS") != "" {
 		kills = 200

@@ -201,4 +201,3 @@ func (b *bundle) consistency(size int64) (verify.OldCheckpoint, error) {
 	}
 	return c, nil
 }
-

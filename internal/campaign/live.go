@@ -106,12 +106,14 @@ func (r *Register) Apply(tx *store.Tx, l *Live, e rollout.Event) ([]rollout.Tran
 		return nil, err
 	}
 	l.Status = next
-	l.Row.State = next.State
 	l.Row.NextTimer = rollout.NextTimer(l.Terms.Plan, next, now)
-	if l.Row.Status, err = json.Marshal(next); err != nil {
-		return nil, fw.Wrap(fw.Internal, err, "cannot encode the status of campaign %s", l.Row.ID)
+	if len(moves) == 0 && next.State == l.Row.State {
+		// Only tallies moved. Whoever needs them in this commit shares l.
+		tx.BeforeCommit(liveKey(l.Row.ID), l.store)
+		return nil, nil
 	}
-	if err := store.SetCampaignStatus(tx, &l.Row); err != nil {
+	l.Row.State = next.State
+	if err := l.store(tx); err != nil {
 		return nil, err
 	}
 	if len(moves) > 0 {
@@ -120,4 +122,13 @@ func (r *Register) Apply(tx *store.Tx, l *Live, e rollout.Event) ([]rollout.Tran
 		tx.OnCommit(func() { r.changed(product) })
 	}
 	return moves, nil
+}
+
+// store writes the status to the campaign's row.
+func (l *Live) store(tx *store.Tx) error {
+	var err error
+	if l.Row.Status, err = json.Marshal(l.Status); err != nil {
+		return fw.Wrap(fw.Internal, err, "cannot encode the status of campaign %s", l.Row.ID)
+	}
+	return store.SetCampaignStatus(tx, &l.Row)
 }

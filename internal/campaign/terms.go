@@ -3,6 +3,7 @@ package campaign
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/writ-project/writ/internal/fw"
@@ -29,6 +30,7 @@ type Target struct {
 	ManifestDigest    fw.Digest
 	Publication       *fw.Publication
 	PublicationDigest fw.Digest
+	Envelopes         map[fw.Digest]int64 // size in bytes of each detached signature
 }
 
 // For returns the terms of a decision on stage i.
@@ -130,6 +132,21 @@ func loadTarget(q store.Queryer, id fw.ReleaseID, want fw.Digest) (*Target, erro
 	}
 	if err := json.Unmarshal(rel.Publication, t.Publication); err != nil {
 		return nil, fw.Wrap(fw.Corrupt, err, "the stored publication cannot be read")
+	}
+	t.Envelopes = make(map[fw.Digest]int64)
+	for _, img := range t.Publication.Images {
+		if img.Envelope.IsZero() {
+			continue
+		}
+		list, err := store.ArtifactsByDigest(q, img.Envelope)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(list, func(a store.Artifact) bool { return a.Release == id })
+		if i < 0 {
+			return nil, fw.Errorf(fw.Corrupt, "release %s names envelope %s, which is not on file", id, img.Envelope)
+		}
+		t.Envelopes[img.Envelope] = list[i].Size
 	}
 	return t, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -53,8 +55,8 @@ type Position struct {
 type pending struct {
 	base    int64 // size of the log before
 	edge    tlog.Edge
-	count   int64
-	commits [][]byte
+	records []store.RecordRow // written together when the commit is sealed
+	links   []store.StreamLink
 	streams map[evidence.StreamID]*streamState
 	sealed  *head
 }
@@ -144,7 +146,7 @@ func (l *Ledger) Append(tx *store.Tx, e Entry) (Position, error) {
 	if err != nil {
 		return Position{}, fw.Wrap(fw.Internal, err, "cannot encode a %s record", e.Type)
 	}
-	rec := evidence.Record{Index: p.base + p.count, Type: e.Type, MS: tx.Now().UnixMilli(), Actor: e.Actor, Data: data, Streams: make([]evidence.Link, len(e.Streams))}
+	rec := evidence.Record{Index: p.base + int64(len(p.records)), Type: e.Type, MS: tx.Now().UnixMilli(), Actor: e.Actor, Data: data, Streams: make([]evidence.Link, len(e.Streams))}
 	states := make([]*streamState, len(e.Streams))
 	for i, id := range e.Streams {
 		if states[i], err = p.stream(tx, id); err != nil {
@@ -158,17 +160,12 @@ func (l *Ledger) Append(tx *store.Tx, e Entry) (Position, error) {
 	}
 	salt := evidence.NewSalt()
 	c := evidence.Commit(salt, body)
-	if err := store.InsertRecord(tx, store.RecordRow{Index: rec.Index, Type: string(e.Type), MS: rec.MS, Commitment: c[:], Salt: salt[:], Body: body}); err != nil {
-		return Position{}, err
-	}
+	tx.MarkWritten()
+	p.records = append(p.records, store.RecordRow{Index: rec.Index, Type: string(e.Type), MS: rec.MS, Commitment: c[:], Salt: salt[:], Body: body})
 	for i, link := range rec.Streams {
-		if err := store.InsertStreamLink(tx, string(link.Stream), link.N, rec.Index); err != nil {
-			return Position{}, err
-		}
+		p.links = append(p.links, store.StreamLink{Stream: string(link.Stream), N: link.N, Index: rec.Index})
 		states[i].head, states[i].dirty = evidence.Head{N: link.N, Last: c}, true
 	}
-	p.count++
-	p.commits = append(p.commits, c[:])
 	return Position{Index: rec.Index, Commitment: c}, nil
 }
 
@@ -192,19 +189,27 @@ func (p *pending) stream(tx *store.Tx, id evidence.StreamID) (*streamState, erro
 // checkpoint. Nobody sees the signature until the commit succeeded.
 func (l *Ledger) seal(tx *store.Tx) error {
 	p, ok := tx.Batch().Cache[pendingKey{}].(*pending)
-	if !ok || p.count == 0 {
+	if !ok || len(p.records) == 0 {
 		return nil // state without evidence: last-seen times and the like
 	}
+	if err := store.InsertRecords(tx, p.records); err != nil {
+		return err
+	}
+	if err := store.InsertStreamLinks(tx, p.links); err != nil {
+		return err
+	}
+	heads := make([]store.StreamRow, 0, len(p.streams))
 	for id, s := range p.streams {
-		if !s.dirty {
-			continue
-		}
-		if err := store.PutStream(tx, store.StreamRow{ID: string(id), N: s.head.N, Head: s.head.Last[:]}); err != nil {
-			return err
+		if s.dirty {
+			heads = append(heads, store.StreamRow{ID: string(id), N: s.head.N, Head: s.head.Last[:]})
 		}
 	}
-	for _, c := range p.commits {
-		for _, t := range p.edge.Append(c) {
+	slices.SortFunc(heads, func(a, b store.StreamRow) int { return strings.Compare(a.ID, b.ID) })
+	if err := store.PutStreams(tx, heads); err != nil {
+		return err
+	}
+	for i := range p.records {
+		for _, t := range p.edge.Append(p.records[i].Commitment) {
 			if err := store.InsertTile(tx, t.Level, t.N, t.Data); err != nil {
 				return err
 			}

@@ -2,10 +2,11 @@ package store
 
 import "fmt"
 
-// StreamLink is the place of a record in one stream.
+// StreamLink says that record Index is number N of a stream.
 type StreamLink struct {
 	Stream string
 	N      int64
+	Index  int64
 }
 
 // StreamIndexes calls f with the index of every record of a stream up to
@@ -31,9 +32,9 @@ func StreamIndexes(q Queryer, stream string, last int64, f func(idx int64) error
 // RecordLinks returns the places of a record in its streams, for records whose
 // body was erased. Streams are in no order that means anything.
 func RecordLinks(q Queryer, idx int64) ([]StreamLink, error) {
-	rows, err := q.query("SELECT stream, n FROM record_stream WHERE idx = $1 ORDER BY stream", idx)
+	rows, err := q.query("SELECT stream, n, idx FROM record_stream WHERE idx = $1 ORDER BY stream", idx)
 	return collect(rows, err, func(s interface{ Scan(...any) error }) (l StreamLink, err error) {
-		err = s.Scan(&l.Stream, &l.N)
+		err = s.Scan(&l.Stream, &l.N, &l.Index)
 		return l, err
 	})
 }

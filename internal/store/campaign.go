@@ -140,13 +140,33 @@ func UpdatesOfDevice(q Queryer, d fw.DeviceID, limit int) ([]Update, error) {
 	return collect(rows, err, scanUpdate)
 }
 
-// PutUpdate stores an update, new or changed.
+// UpdateByAuthorization returns the update that an authorization is of, and
+// the device it was given to; ok is false when there is no such authorization.
+func UpdateByAuthorization(q Queryer, id fw.AuthorizationID) (u Update, ok bool, err error) {
+	u, err = scanUpdate(q.queryRow("SELECT u.id, u.campaign, u.device, u.state, u.stage, u.member, u.attempts, u.last_attempt, u.failures, u.authorization_id, u.rollback, u.reason, u.refusal_key, u.refusal_count, u.refusal_idx, u.updated_at"+
+		" FROM device_authorization a JOIN device_update u ON u.id = a.update_id WHERE a.id = $1", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Update{}, false, nil
+	}
+	if err != nil {
+		return Update{}, false, fmt.Errorf("reading authorization %s: %w", id, err)
+	}
+	return u, true, nil
+}
+
+// PutUpdate stores an update, new or changed. Of one that is on file the id,
+// campaign and device stay.
 func PutUpdate(tx *Tx, u *Update) error {
 	u.UpdatedAt = tx.now.Unix()
-	_, err := tx.exec("INSERT INTO device_update ("+updateColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-		ON CONFLICT (campaign, device) DO UPDATE SET state = excluded.state, stage = excluded.stage, member = excluded.member, attempts = excluded.attempts,
-		last_attempt = excluded.last_attempt, failures = excluded.failures, authorization_id = excluded.authorization_id, rollback = excluded.rollback, reason = excluded.reason,
-		refusal_key = excluded.refusal_key, refusal_count = excluded.refusal_count, refusal_idx = excluded.refusal_idx, updated_at = excluded.updated_at`,
+	n, err := tx.exec(`UPDATE device_update SET state = $3, stage = $4, member = $5, attempts = $6, last_attempt = $7, failures = $8,
+		authorization_id = $9, rollback = $10, reason = $11, refusal_key = $12, refusal_count = $13, refusal_idx = $14, updated_at = $15
+		WHERE campaign = $1 AND device = $2`,
+		u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures,
+		u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
+	if err != nil || n == 1 {
+		return err
+	}
+	_, err = tx.exec("INSERT INTO device_update ("+updateColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
 		u.ID, u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures, u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
 	return err
 }
@@ -233,13 +253,4 @@ func ExpiredUpdates(q Queryer, now int64, limit int) ([]Update, error) {
 func AddRefusals(tx *Tx, id fw.UpdateID, n int64) error {
 	_, err := tx.exec("UPDATE device_update SET refusal_count = refusal_count + $2 WHERE id = $1", id, n)
 	return err
-}
-
-// LastReport returns the highest report sequence of a device; 0: none.
-func LastReport(q Queryer, d fw.DeviceID) (int64, error) {
-	var seq int64
-	if err := q.queryRow("SELECT COALESCE(MAX(seq), 0) FROM device_report WHERE device = $1", d).Scan(&seq); err != nil {
-		return 0, fmt.Errorf("reading the reports of %s: %w", d, err)
-	}
-	return seq, nil
 }

@@ -117,6 +117,7 @@ func UseEnrolmentToken(tx *Tx, hash []byte) (bool, error) {
 type Identity struct {
 	Certificate Certificate
 	Device      Device
+	LastReport  int64 // highest report sequence of the device; 0: none
 }
 
 // IdentityByFingerprint returns the certificate whose DER has the given
@@ -126,10 +127,11 @@ func IdentityByFingerprint(q Queryer, fingerprint []byte) (Identity, error) {
 	c, d := &i.Certificate, &i.Device
 	var out int64
 	err := q.queryRow(`SELECT c.serial, c.device, c.state, c.fingerprint, c.thumbprint, c.not_before, c.not_after, c.created_at,
-		d.id, d.product, d.hardware, d.state, d.state_reason, d.attributes, d.facts, d.facts_digest, d.opted_out, d.postponed_until, d.integrity, d.authorization_seq, d.clean_since, d.state_at, d.created_at
+		d.id, d.product, d.hardware, d.state, d.state_reason, d.attributes, d.facts, d.facts_digest, d.opted_out, d.postponed_until, d.integrity, d.authorization_seq, d.clean_since, d.state_at, d.created_at,
+		(SELECT COALESCE(MAX(seq), 0) FROM device_report r WHERE r.device = c.device)
 		FROM certificate c JOIN device d ON d.id = c.device WHERE c.fingerprint = $1`, fingerprint).Scan(
 		&c.Serial, &c.Device, &c.State, &c.Fingerprint, &c.Thumbprint, &c.NotBefore, &c.NotAfter, &c.CreatedAt,
-		&d.ID, &d.Product, &d.Hardware, &d.State, &d.StateReason, &d.Attributes, &d.Facts, &d.FactsDigest, &out, &d.PostponedUntil, &d.Integrity, &d.AuthSeq, &d.CleanSince, &d.StateAt, &d.CreatedAt)
+		&d.ID, &d.Product, &d.Hardware, &d.State, &d.StateReason, &d.Attributes, &d.Facts, &d.FactsDigest, &out, &d.PostponedUntil, &d.Integrity, &d.AuthSeq, &d.CleanSince, &d.StateAt, &d.CreatedAt, &i.LastReport)
 	d.OptedOut = out != 0
 	return i, notFound(err, "this certificate was not issued here")
 }

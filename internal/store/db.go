@@ -120,10 +120,12 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 		v := url.Values{"_pragma": pragmas}
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
 	}
-	common := []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "cache_size(-65536)", "temp_store(MEMORY)"}
+	// A reader's cache is dropped whenever the writer commits, so only the
+	// writer gets a large one.
+	common := []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "temp_store(MEMORY)"}
 	var err error
 	// Automatic checkpoints are off: an error inside one would be silent.
-	if db.write, err = sql.Open("sqlite", dsn(append(common, "wal_autocheckpoint(0)")...)); err != nil {
+	if db.write, err = sql.Open("sqlite", dsn(append(common, "wal_autocheckpoint(0)", "cache_size(-65536)")...)); err != nil {
 		return fmt.Errorf("opening the database: %w", err)
 	}
 	db.write.SetMaxOpenConns(2) // the writer, and the checkpointer
@@ -139,7 +141,7 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 			return fw.Errorf(fw.Unavailable, "the database %s runs with %s=%s and writ needs %s: is it on a network file system or read-only?", path, pragma, got, want)
 		}
 	}
-	if db.read, err = sql.Open("sqlite", dsn(append(common, "query_only(ON)")...)); err != nil {
+	if db.read, err = sql.Open("sqlite", dsn(append(common, "query_only(ON)", "cache_size(-4096)")...)); err != nil {
 		return fmt.Errorf("opening the database for reading: %w", err)
 	}
 	db.read.SetMaxOpenConns(8)

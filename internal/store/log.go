@@ -64,17 +64,24 @@ func PutLogHead(tx *Tx, h LogHead) error {
 	return err
 }
 
-// InsertRecord appends a record. Its index must be the size of the log.
-func InsertRecord(tx *Tx, r RecordRow) error {
-	_, err := tx.exec("INSERT INTO record (idx, type, ms, commitment, salt, body) VALUES ($1, $2, $3, $4, $5, $6)",
-		r.Index, r.Type, r.MS, r.Commitment, r.Salt, r.Body)
-	return err
+var recordRows = rowsText{head: "INSERT INTO record (idx, type, ms, commitment, salt, body) VALUES ", columns: 6}
+
+// InsertRecords appends records in order. The first index must be the size of
+// the log.
+func InsertRecords(tx *Tx, records []RecordRow) error {
+	return recordRows.exec(tx, len(records), func(i int, args []any) []any {
+		r := &records[i]
+		return append(args, r.Index, r.Type, r.MS, r.Commitment, r.Salt, r.Body)
+	})
 }
 
-// InsertStreamLink indexes record idx as number n of stream.
-func InsertStreamLink(tx *Tx, stream string, n, idx int64) error {
-	_, err := tx.exec("INSERT INTO record_stream (stream, n, idx) VALUES ($1, $2, $3)", stream, n, idx)
-	return err
+var linkRows = rowsText{head: "INSERT INTO record_stream (stream, n, idx) VALUES ", columns: 3}
+
+// InsertStreamLinks indexes records by their streams.
+func InsertStreamLinks(tx *Tx, links []StreamLink) error {
+	return linkRows.exec(tx, len(links), func(i int, args []any) []any {
+		return append(args, links[i].Stream, links[i].N, links[i].Index)
+	})
 }
 
 // ReadStream returns the head of a stream, or a zero row for a new one.
@@ -87,11 +94,16 @@ func ReadStream(q Queryer, id string) (StreamRow, error) {
 	return r, nil
 }
 
-// PutStream stores the head of a stream.
-func PutStream(tx *Tx, r StreamRow) error {
-	_, err := tx.exec("INSERT INTO stream (id, n, head) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET n = excluded.n, head = excluded.head",
-		r.ID, r.N, r.Head)
-	return err
+var streamRows = rowsText{
+	head: "INSERT INTO stream (id, n, head) VALUES ", columns: 3,
+	tail: " ON CONFLICT (id) DO UPDATE SET n = excluded.n, head = excluded.head",
+}
+
+// PutStreams stores the heads of streams, each at most once.
+func PutStreams(tx *Tx, rows []StreamRow) error {
+	return streamRows.exec(tx, len(rows), func(i int, args []any) []any {
+		return append(args, rows[i].ID, rows[i].N, rows[i].Head)
+	})
 }
 
 // Streams calls f for every stream.

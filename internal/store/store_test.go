@@ -107,9 +107,9 @@ func TestEveryStatementPreparesAndRoundTrips(t *testing.T) {
 				store.InsertAuthorization(tx, store.Authorization{ID: "a", Update: "up", Device: "d", Campaign: "c", Nonce: []byte{1}, Sequence: 1, COSE: []byte{2}, IssuedAt: now}),
 				store.InsertReport(tx, "d", 1, store.ReportRow{Digest: d, Index: 3}),
 				store.PutLogHead(tx, store.LogHead{Size: 1, Root: d[:], Checkpoint: []byte("c"), RootSig: []byte("s")}),
-				store.InsertRecord(tx, store.RecordRow{Index: 0, Type: "t", Commitment: d[:], Salt: d[:], Body: []byte("{}")}),
-				store.InsertStreamLink(tx, "device/d", 1, 0),
-				store.PutStream(tx, store.StreamRow{ID: "device/d", N: 1, Head: d[:]}),
+				store.InsertRecords(tx, []store.RecordRow{{Index: 0, Type: "t", Commitment: d[:], Salt: d[:], Body: []byte("{}")}}),
+				store.InsertStreamLinks(tx, []store.StreamLink{{Stream: "device/d", N: 1}}),
+				store.PutStreams(tx, []store.StreamRow{{ID: "device/d", N: 1, Head: d[:]}}),
 				store.InsertTile(tx, 0, 0, []byte("tile")),
 				store.PutCheckpoint(tx, store.CheckpointRow{Size: 1, Note: []byte("n")}),
 			}

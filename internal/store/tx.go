@@ -27,6 +27,9 @@ type Batch struct {
 	// Changes counts the writes of this commit that make a cached approval
 	// count or release state stale: rosters, approvals, release states.
 	Changes int
+
+	before []func(*Tx) error // see Tx.BeforeCommit
+	late   map[any]bool      // their keys
 }
 
 // Now is the time of this transaction, fixed when it began, in UTC with
@@ -39,6 +42,24 @@ func (tx *Tx) Context() context.Context { return tx.ctx }
 
 // Batch returns what the closures of this commit share.
 func (tx *Tx) Batch() *Batch { return tx.batch }
+
+// MarkWritten says that this closure has something to write that a hook will
+// write for it: the commit must happen.
+func (tx *Tx) MarkWritten() { tx.wrote = true }
+
+// BeforeCommit runs f once at the end of this commit, before it is sealed,
+// however many closures ask for it under the same key. It counts as a write of
+// each that asks.
+func (tx *Tx) BeforeCommit(key any, f func(*Tx) error) {
+	tx.wrote = true
+	if tx.batch.late == nil {
+		tx.batch.late = make(map[any]bool)
+	}
+	if !tx.batch.late[key] {
+		tx.batch.late[key] = true
+		tx.batch.before = append(tx.batch.before, f)
+	}
+}
 
 // OnCommit runs f after the transaction has committed, before DB.Tx returns.
 func (tx *Tx) OnCommit(f func()) { tx.commit = append(tx.commit, f) }

@@ -190,6 +190,12 @@ func (db *DB) try(ops []*op) (again bool) {
 		rollback()
 		return false
 	}
+	for _, f := range batch.before {
+		if err := f(own); err != nil {
+			rollback()
+			return fail(err)
+		}
+	}
 	if db.hooks.Seal != nil {
 		if err := db.hooks.Seal(own); err != nil {
 			rollback()

@@ -14,10 +14,10 @@ import (
 // claims says what the device may install.
 func (s *Service) claims(l *campaign.Live, ask *question, v *visit, f policy.Facts) (authz.Claims, error) {
 	c := authz.Claims{
-		Issuer: s.o.Issuer, Device: v.device.ID, ID: fw.AuthorizationID(fw.NewID("aut")),
+		Issuer: s.o.Issuer, Device: v.who.Device.ID, ID: fw.AuthorizationID(fw.NewID("aut")),
 		IssuedAt: f.Now, NotBefore: f.Now, Expires: f.Now + l.Terms.Plan.AuthorizationTTL,
-		Thumbprint: fw.Digest(v.cert.Thumbprint), Nonce: v.in.Nonce, Sequence: uint64(v.device.AuthSeq) + 1,
-		Campaign: l.Row.ID, Update: ask.update.ID, Hardware: v.device.Hardware,
+		Thumbprint: fw.Digest(v.who.Certificate.Thumbprint), Nonce: v.in.Nonce, Sequence: uint64(v.who.Device.AuthSeq) + 1,
+		Campaign: l.Row.ID, Update: ask.update.ID, Hardware: v.who.Device.Hardware,
 		Plan: l.Terms.PlanDigest, Policy: l.Terms.Plan.Policy, Manifest: ask.target.ManifestDigest, Published: ask.target.PublicationDigest,
 		Rollback: ask.rollback,
 	}
@@ -58,42 +58,25 @@ func (s *Service) sign(c authz.Claims, index int64) ([]byte, error) {
 	return authz.Sign(payload, key)
 }
 
-// deliver makes the answer to an authorized device: the authorization with a
+// deliver fills in the answer to an authorized device: the authorization with a
 // receipt for its decision record, and where to get the images.
-func (s *Service) deliver(q store.Queryer, l *campaign.Live, a *store.Authorization, t *campaign.Target) (outcome, error) {
+func (s *Service) deliver(r *authz.CheckInReply, a *store.Authorization, t *campaign.Target) error {
 	receipt, err := s.o.Ledger.Receipt(a.DecisionIndex)
 	if err != nil {
-		return outcome{}, err
+		return err
 	}
-	out := outcome{}
-	if out.authorization, err = authz.AttachReceipt(a.COSE, receipt); err != nil {
-		return outcome{}, err
+	if r.Authorization, err = authz.AttachReceipt(a.COSE, receipt); err != nil {
+		return err
 	}
+	r.Action = authz.ActionUpdate
 	for _, img := range t.Publication.Images {
-		out.artifacts = append(out.artifacts, authz.Artifact{Digest: img.Digest, Size: img.Size, Path: ArtifactPath(img.Digest), Component: img.Component, Kind: authz.ArtifactImage})
+		r.Artifacts = append(r.Artifacts, authz.Artifact{Digest: img.Digest, Size: img.Size, Path: ArtifactPath(img.Digest), Component: img.Component, Kind: authz.ArtifactImage})
 		if img.Envelope.IsZero() {
 			continue
 		}
-		size, err := envelopeSize(q, l, t.Release, img.Envelope)
-		if err != nil {
-			return outcome{}, err
-		}
-		out.artifacts = append(out.artifacts, authz.Artifact{Digest: img.Envelope, Size: size, Path: ArtifactPath(img.Envelope), Component: img.Component, Kind: authz.ArtifactEnvelope})
+		r.Artifacts = append(r.Artifacts, authz.Artifact{Digest: img.Envelope, Size: t.Envelopes[img.Envelope], Path: ArtifactPath(img.Envelope), Component: img.Component, Kind: authz.ArtifactEnvelope})
 	}
-	return out, nil
-}
-
-func envelopeSize(q store.Queryer, l *campaign.Live, release fw.ReleaseID, d fw.Digest) (int64, error) {
-	list, err := store.ArtifactsByDigest(q, d)
-	if err != nil {
-		return 0, err
-	}
-	for _, a := range list {
-		if a.Release == release {
-			return a.Size, nil
-		}
-	}
-	return 0, fw.Errorf(fw.Corrupt, "campaign %s: release %s names envelope %s, which is not on file", l.Row.ID, release, d)
+	return nil
 }
 
 // ArtifactPath is where devices download an artifact.

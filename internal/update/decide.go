@@ -1,7 +1,6 @@
 package update
 
 import (
-	"context"
 	"slices"
 
 	"github.com/writ-project/writ/internal/authz"
@@ -14,13 +13,6 @@ import (
 	"github.com/writ-project/writ/internal/rollout"
 	"github.com/writ-project/writ/internal/store"
 )
-
-// outcome is what the campaigns have for a device.
-type outcome struct {
-	authorization []byte // with receipt; nil: nothing to install
-	artifacts     []authz.Artifact
-	refused       []fw.Reason
-}
 
 // question is what is asked of one campaign about one device.
 type question struct {
@@ -42,34 +34,25 @@ func (a *question) attempts() (n int, last int64) {
 }
 
 // consider goes through the live campaigns of the device's product, oldest
-// first, until one authorizes. It reports whether the device is idle: no
-// campaign has or may get anything for it before something changes.
-func (s *Service) consider(ctx context.Context, q store.Queryer, v *visit) (outcome, bool, error) {
-	rows, err := store.LiveCampaigns(q, v.device.Product)
+// first, until one authorizes.
+func (s *Service) consider(q store.Queryer, v *visit) (found, error) {
+	campaigns, err := s.campaigns(q, v.who.Device.Product)
 	if err != nil {
-		return outcome{}, false, err
+		return found{}, err
 	}
-	var out outcome
-	idle := true
-	for _, row := range rows {
-		l, err := s.o.Campaigns.View(q, row)
-		if err != nil {
-			return outcome{}, false, err
-		}
+	out := found{idle: true}
+	for _, l := range campaigns {
 		ask, err := s.ask(q, l, v)
 		if err != nil {
-			return outcome{}, false, err
+			return found{}, err
 		}
 		if ask == nil {
 			continue
 		}
-		idle = false
-		one, err := s.answer(ctx, q, l, ask, v)
-		if err != nil {
-			return outcome{}, false, err
-		}
-		if one.authorization != nil {
-			return one, false, nil
+		out.idle = false
+		one, err := s.answer(q, l, ask, v)
+		if err != nil || one.granted != nil || one.write {
+			return one, err
 		}
 		for _, r := range one.refused {
 			if !slices.Contains(out.refused, r) {
@@ -77,18 +60,36 @@ func (s *Service) consider(ctx context.Context, q store.Queryer, v *visit) (outc
 			}
 		}
 	}
-	return out, idle, nil
+	return out, nil
+}
+
+// campaigns returns a product's live campaigns, oldest first.
+func (s *Service) campaigns(q store.Queryer, p fw.ProductID) ([]*campaign.Live, error) {
+	if tx, ok := q.(*store.Tx); ok {
+		return s.o.Campaigns.OpenProduct(tx, p)
+	}
+	rows, err := store.LiveCampaigns(q, p)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*campaign.Live, len(rows))
+	for i, row := range rows {
+		if out[i], err = s.o.Campaigns.View(q, row); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // ask returns what is to be decided about the device in campaign l, or nil
 // when there is nothing.
 func (s *Service) ask(q store.Queryer, l *campaign.Live, v *visit) (*question, error) {
-	u, known, err := store.UpdateOf(q, l.Row.ID, v.device.ID)
+	u, known, err := store.UpdateOf(q, l.Row.ID, v.who.Device.ID)
 	if err != nil {
 		return nil, err
 	}
 	if !known {
-		u = store.Update{Campaign: l.Row.ID, Device: v.device.ID, RefusalIndex: -1}
+		u = store.Update{Campaign: l.Row.ID, Device: v.who.Device.ID, RefusalIndex: -1}
 	}
 	ask := &question{target: &l.Terms.Forward, update: u, known: known}
 	if l.Status.State == fw.CampaignRollingBack {
@@ -126,7 +127,7 @@ func runs(have []policy.ComponentFacts, pub *fw.Publication) bool {
 }
 
 // evaluate gathers the facts and decides.
-func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *visit, now int64) (policy.Facts, policy.Decision, error) {
+func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *visit) (policy.Facts, policy.Decision, error) {
 	u := &ask.update
 	plan := l.Terms.Plan
 	approvals, err := s.o.Campaigns.PlanApprovals(q, l)
@@ -135,7 +136,7 @@ func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *
 	}
 	granted := 0
 	if plan.RatePerMinute > 0 {
-		if granted, err = store.CountGrantedSince(q, l.Row.ID, now-60); err != nil {
+		if granted, err = store.CountGrantedSince(q, l.Row.ID, v.now-60); err != nil {
 			return policy.Facts{}, policy.Decision{}, err
 		}
 	}
@@ -149,7 +150,7 @@ func (s *Service) evaluate(q store.Queryer, l *campaign.Live, ask *question, v *
 	}
 	attempts, last := ask.attempts()
 	f := policy.Facts{
-		Now:    now,
+		Now:    v.now,
 		Device: v.facts,
 		Update: policy.UpdateFacts{State: u.State, Attempts: attempts, LastAttempt: last, Member: u.Member, Stage: u.Stage, Rollback: ask.rollback},
 		Campaign: policy.CampaignFacts{
@@ -184,91 +185,55 @@ func releaseState(q store.Queryer, id fw.ReleaseID) (fw.ReleaseState, error) {
 }
 
 // answer decides about one campaign. A refusal that was given before with the
-// same reasons is counted and costs no write; everything else is decided
-// again, and recorded, under the writer.
-func (s *Service) answer(ctx context.Context, q store.Queryer, l *campaign.Live, ask *question, v *visit) (outcome, error) {
+// same reasons is counted and costs no write; everything else is decided, and
+// recorded, under the writer.
+func (s *Service) answer(q store.Queryer, l *campaign.Live, ask *question, v *visit) (found, error) {
 	if ask.resend {
 		a, err := store.AuthorizationByID(q, ask.update.Authorization)
-		if err != nil {
-			return outcome{}, err
-		}
-		return s.deliver(q, l, &a, ask.target)
+		return found{granted: &a, target: ask.target}, err
 	}
 	if ask.waiting {
 		// A second authorization could be used beside the first.
-		return outcome{refused: []fw.Reason{fw.ReasonUpdateState}}, nil
+		return found{refused: []fw.Reason{fw.ReasonUpdateState}}, nil
 	}
-	if ask.update.RefusalKey != "" {
-		// It was refused before. If it would be again for the same reasons,
-		// that costs a count and no write.
-		_, d, err := s.evaluate(q, l, ask, v, v.now)
-		if err != nil {
-			return outcome{}, err
-		}
-		if !d.Allow && policy.RefusalKey(d) == ask.update.RefusalKey {
-			s.mu.Lock()
-			s.repeats[ask.update.ID]++
-			s.mu.Unlock()
-			return outcome{refused: d.Reasons}, nil
-		}
+	tx, writing := q.(*store.Tx)
+	if !writing && ask.update.RefusalKey == "" {
+		return found{write: true}, nil
 	}
-	var res verdict
-	err := s.o.DB.Tx(ctx, func(tx *store.Tx) (err error) {
-		res, err = s.decide(tx, l.Row.ID, v)
-		return err
-	})
-	if err != nil || res.granted == nil {
-		return outcome{refused: res.refused}, err
-	}
-	return s.deliver(q, l, res.granted, res.target)
-}
-
-// verdict is what was decided under the writer.
-type verdict struct {
-	granted *store.Authorization // nil: refused, or nothing to decide any more
-	target  *campaign.Target
-	refused []fw.Reason
-}
-
-// decide decides under the writer, with everything read again, and records
-// the decision.
-func (s *Service) decide(tx *store.Tx, id fw.CampaignID, v *visit) (verdict, error) {
-	l, err := s.o.Campaigns.Open(tx, id)
-	if err != nil || !l.Status.State.Live() {
-		return verdict{}, err
-	}
-	// The visit's device and certificate may have changed since the snapshot.
-	now := *v
-	now.now = tx.Now().Unix()
-	if now.cert, now.device, err = identify(tx, v.peer); err != nil {
-		return verdict{}, err
-	}
-	if barred(&now.cert, &now.device) != "" || now.device.State == fw.DeviceDecommissioned {
-		return verdict{}, fw.Errorf(fw.Forbidden, "device %s is %s", now.device.ID, now.device.State)
-	}
-	if now.facts, err = now.deviceFacts(); err != nil {
-		return verdict{}, err
-	}
-	ask, err := s.ask(tx, l, &now)
-	if err != nil || ask == nil || ask.waiting {
-		return verdict{}, err // a companion in this commit was first
-	}
-	if ask.resend {
-		a, err := store.AuthorizationByID(tx, ask.update.Authorization)
-		return verdict{granted: &a, target: ask.target}, err
-	}
-	facts, d, err := s.evaluate(tx, l, ask, &now, now.now)
+	facts, d, err := s.evaluate(q, l, ask, v)
 	if err != nil {
-		return verdict{}, err
+		return found{}, err
+	}
+	switch {
+	case !d.Allow && policy.RefusalKey(d) == ask.update.RefusalKey:
+		s.repeated(tx, ask.update.ID)
+		return found{refused: d.Reasons}, nil
+	case !writing:
+		return found{write: true}, nil
 	}
 	if !ask.known {
 		ask.update.ID = fw.UpdateID(fw.NewID("upd"))
 	}
 	if !d.Allow {
-		return verdict{refused: d.Reasons}, s.refuse(tx, l, ask, facts, d)
+		return found{refused: d.Reasons}, s.refuse(tx, l, ask, facts, d)
 	}
-	a, err := s.authorize(tx, l, ask, &now, facts, d)
-	return verdict{granted: a, target: ask.target}, err
+	a, err := s.authorize(tx, l, ask, v, facts, d)
+	return found{granted: a, target: ask.target}, err
+}
+
+// repeated counts a refusal that was given again, once its transaction, if
+// there is one, is over.
+func (s *Service) repeated(tx *store.Tx, id fw.UpdateID) {
+	count := func() {
+		s.mu.Lock()
+		s.repeats[id]++
+		s.mu.Unlock()
+	}
+	if tx == nil {
+		count()
+		return
+	}
+	tx.OnCommit(count)
 }
 
 // refuse records a refusal. A device that already has a place in a stage

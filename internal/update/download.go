@@ -12,16 +12,16 @@ import (
 // no secret from it; what lets it install them is the authorization.
 func (s *Service) MayDownload(ctx context.Context, p Peer, d fw.Digest) error {
 	q := s.o.DB.Snapshot(ctx)
-	cert, device, err := identify(q, p)
+	who, err := identify(q, p)
 	if err != nil {
 		return err
 	}
-	why := barred(&cert, &device)
-	if why == "" && !certificateOK(&cert, s.o.Now().Unix()) {
+	why := barred(&who)
+	if why == "" && !certificateOK(&who.Certificate, s.o.Now().Unix()) {
 		why = fw.ReasonCertificateExpired
 	}
 	if why != "" {
-		return s.deny(ctx, &cert, why, "artifact")
+		return s.deny(ctx, &who.Certificate, why, "artifact")
 	}
 	list, err := store.ArtifactsByDigest(q, d)
 	if err != nil {
@@ -32,9 +32,9 @@ func (s *Service) MayDownload(ctx context.Context, p Peer, d fw.Digest) error {
 		if err != nil {
 			return err
 		}
-		if rel.Product == device.Product && rel.State == fw.ReleasePublished && a.Kind != "sbom" {
+		if rel.Product == who.Device.Product && rel.State == fw.ReleasePublished && a.Kind != "sbom" {
 			return nil
 		}
 	}
-	return fw.Errorf(fw.NotFound, "there is no artifact %s for product %s", d, device.Product)
+	return fw.Errorf(fw.NotFound, "there is no artifact %s for product %s", d, who.Device.Product)
 }

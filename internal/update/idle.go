@@ -1,6 +1,7 @@
 package update
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 
@@ -15,10 +16,20 @@ type idleCache struct {
 	m        map[fw.Digest]*idleEntry // by certificate fingerprint
 	byDevice map[fw.DeviceID]fw.Digest
 
-	// drops counts everything that was ever dropped. An answer that was
-	// computed across a drop is not stored, because it may rest on what was
-	// true before.
-	drops atomic.Uint64
+	// drops counts everything that was ever dropped. An answer computed across
+	// a drop of its device or product is not stored, because it may rest on
+	// what was true before. Devices share dropSlots marks, which is as good: a
+	// false alarm costs one more look at the database.
+	drops     atomic.Uint64
+	ofDevice  [dropSlots]uint64
+	ofProduct map[fw.ProductID]uint64
+	seed      maphash.Seed
+}
+
+const dropSlots = 4096
+
+func (c *idleCache) slot(id fw.DeviceID) *uint64 {
+	return &c.ofDevice[maphash.String(c.seed, string(id))%dropSlots]
 }
 
 // idleEntry is one remembered answer. It is never changed.
@@ -34,7 +45,10 @@ type idleEntry struct {
 const maxIdle = 2_000_000
 
 func newIdleCache() *idleCache {
-	return &idleCache{m: make(map[fw.Digest]*idleEntry), byDevice: make(map[fw.DeviceID]fw.Digest)}
+	return &idleCache{
+		m: make(map[fw.Digest]*idleEntry), byDevice: make(map[fw.DeviceID]fw.Digest),
+		ofProduct: make(map[fw.ProductID]uint64), seed: maphash.MakeSeed(),
+	}
 }
 
 // get returns the valid entry of a certificate with these facts, or nil.
@@ -48,11 +62,11 @@ func (c *idleCache) get(fingerprint, facts fw.Digest, now int64) *idleEntry {
 	return e
 }
 
-// put stores e, unless something was dropped since mark was taken.
+// put stores e, unless its device or product was dropped since mark was taken.
 func (c *idleCache) put(fingerprint fw.Digest, e *idleEntry, mark uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.drops.Load() != mark {
+	if *c.slot(e.device) > mark || c.ofProduct[e.product] > mark {
 		return
 	}
 	if len(c.m) >= maxIdle {
@@ -70,7 +84,7 @@ func (c *idleCache) mark() uint64 { return c.drops.Load() }
 func (c *idleCache) dropDevice(id fw.DeviceID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.drops.Add(1)
+	*c.slot(id) = c.drops.Add(1)
 	if f, ok := c.byDevice[id]; ok {
 		delete(c.m, f)
 		delete(c.byDevice, id)
@@ -80,7 +94,7 @@ func (c *idleCache) dropDevice(id fw.DeviceID) {
 func (c *idleCache) dropProduct(p fw.ProductID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.drops.Add(1)
+	c.ofProduct[p] = c.drops.Add(1)
 	for f, e := range c.m {
 		if e.product == p {
 			delete(c.m, f)
@@ -94,3 +108,36 @@ type trustVersion struct{ v atomic.Int64 }
 
 func (t *trustVersion) set(v int64) { t.v.Store(v) }
 func (t *trustVersion) get() int64  { return t.v.Load() }
+
+// recent is a bounded set of certificates, by fingerprint. It steers which way
+// is tried first and may forget.
+type recent struct {
+	mu sync.RWMutex
+	m  map[fw.Digest]struct{}
+}
+
+// maxRecent bounds the set. An entry costs about 50 bytes.
+const maxRecent = 200_000
+
+func (r *recent) has(fingerprint fw.Digest) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.m[fingerprint]
+	return ok
+}
+
+func (r *recent) set(fingerprint fw.Digest, in bool) {
+	if r.has(fingerprint) == in {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !in {
+		delete(r.m, fingerprint)
+		return
+	}
+	if len(r.m) >= maxRecent {
+		clear(r.m)
+	}
+	r.m[fingerprint] = struct{}{}
+}

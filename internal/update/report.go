@@ -37,34 +37,36 @@ func (s *Service) Report(ctx context.Context, p Peer, body []byte) (Receipt, err
 	rep := &signed.Report
 	var out Receipt
 	var turnedAway fw.Reason
-	var cert store.Certificate
+	var who store.Identity
 	err = s.o.DB.Tx(ctx, func(tx *store.Tx) error {
 		out, turnedAway = Receipt{}, ""
-		var device store.Device
 		var err error
-		if cert, device, err = identify(tx, p); err != nil {
+		if who, err = identify(tx, p); err != nil {
 			return err
 		}
-		if turnedAway = barred(&cert, &device); turnedAway != "" {
+		device := &who.Device
+		if turnedAway = barred(&who); turnedAway != "" {
 			return nil
 		}
 		if rep.Device != device.ID {
 			return fw.Errorf(fw.Forbidden, "the report is about device %s and came from %s", rep.Device, device.ID)
 		}
 		digest := fw.DigestOf(signed.Payload())
-		old, known, err := store.ReportBySequence(tx, device.ID, int64(rep.Sequence))
-		if err != nil {
-			return err
-		}
-		if known {
-			if old.Digest != digest {
+		if int64(rep.Sequence) <= who.LastReport {
+			old, known, err := store.ReportBySequence(tx, device.ID, int64(rep.Sequence))
+			if err != nil {
+				return err
+			}
+			if known && old.Digest != digest {
 				return fw.Errorf(fw.Conflict, "device %s used report number %d before for another report: continue after the highest number on file", device.ID, rep.Sequence)
 			}
-			out = Receipt{Recorded: true, Duplicate: true, Index: old.Index}
-			return nil
+			if known {
+				out = Receipt{Recorded: true, Duplicate: true, Index: old.Index}
+				return nil
+			}
 		}
-		r := &reporting{s: s, tx: tx, rep: rep, device: &device, data: docket.Report{
-			Device: device.ID, Sequence: int64(rep.Sequence), Signed: body, Certificate: cert.Serial,
+		r := &reporting{s: s, tx: tx, rep: rep, device: device, data: docket.Report{
+			Device: device.ID, Sequence: int64(rep.Sequence), Signed: body, Certificate: who.Certificate.Serial,
 			Assurance: fw.AssuranceDeviceSigned, Says: rep.Event, Reason: rep.Reason,
 		}}
 		if out, err = r.record(); err != nil {
@@ -76,7 +78,7 @@ func (s *Service) Report(ctx context.Context, p Peer, body []byte) (Receipt, err
 		return Receipt{}, err
 	}
 	if turnedAway != "" {
-		return Receipt{}, s.deny(ctx, &cert, turnedAway, "report")
+		return Receipt{}, s.deny(ctx, &who.Certificate, turnedAway, "report")
 	}
 	return out, nil
 }
@@ -91,7 +93,7 @@ type reporting struct {
 }
 
 func (r *reporting) record() (Receipt, error) {
-	u, auth, err := r.subject()
+	u, err := r.subject()
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -103,7 +105,7 @@ func (r *reporting) record() (Receipt, error) {
 		}
 		ids = append(ids, evidence.CampaignStream(u.Campaign))
 		r.data.Campaign, r.data.Update, r.data.From, r.data.To = u.Campaign, u.ID, u.State, u.State
-		if err := r.move(l, u, auth); err != nil {
+		if err := r.move(l, u); err != nil {
 			return Receipt{}, err
 		}
 	}
@@ -125,29 +127,28 @@ func (r *reporting) record() (Receipt, error) {
 
 // subject finds the update a report is about, nil when it names none of this
 // device's: such a report is recorded and moves nothing.
-func (r *reporting) subject() (*store.Update, *store.Authorization, error) {
+func (r *reporting) subject() (*store.Update, error) {
 	if r.rep.Authorization == "" {
-		return nil, nil, nil
+		return nil, nil
 	}
-	a, err := store.AuthorizationByID(r.tx, r.rep.Authorization)
-	if fw.KindOf(err) == fw.NotFound || err == nil && a.Device != r.device.ID {
-		r.data.Note = "the report names an authorization that was not given to this device"
-		return nil, nil, nil
-	}
+	u, known, err := store.UpdateByAuthorization(r.tx, r.rep.Authorization)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	u, err := store.UpdateByID(r.tx, a.Update)
-	return &u, &a, err
+	if !known || u.Device != r.device.ID {
+		r.data.Note = "the report names an authorization that was not given to this device"
+		return nil, nil
+	}
+	return &u, nil
 }
 
 // move moves the update as the report says, if that is a move at all.
-func (r *reporting) move(l *campaign.Live, u *store.Update, auth *store.Authorization) error {
+func (r *reporting) move(l *campaign.Live, u *store.Update) error {
 	to, ok := r.rep.Event.State()
 	if !ok {
 		return fw.Errorf(fw.Invalid, "unknown report event %q", r.rep.Event)
 	}
-	if auth.ID != u.Authorization {
+	if r.rep.Authorization != u.Authorization {
 		r.data.Note = "a later authorization of the same update is on file"
 		return nil
 	}

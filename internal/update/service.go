@@ -38,9 +38,10 @@ type Options struct {
 
 // Service answers devices.
 type Service struct {
-	o     Options
-	idle  *idleCache
-	trust trustVersion
+	o       Options
+	idle    *idleCache
+	refused recent // who was refused at the last check-in
+	trust   trustVersion
 
 	mu      sync.Mutex
 	seen    map[fw.DeviceID]int64  // when, not yet stored
@@ -69,7 +70,7 @@ func NewPeer(c *x509.Certificate) Peer {
 // New returns a Service.
 func New(o Options) *Service {
 	return &Service{
-		o: o, idle: newIdleCache(),
+		o: o, idle: newIdleCache(), refused: recent{m: make(map[fw.Digest]struct{})},
 		seen: make(map[fw.DeviceID]int64), repeats: make(map[fw.UpdateID]int64), denied: make(map[deniedKey]struct{}),
 	}
 }
@@ -91,16 +92,17 @@ func (s *Service) interval() int64 {
 }
 
 // identify finds the certificate and the device behind a connection.
-func identify(q store.Queryer, p Peer) (store.Certificate, store.Device, error) {
+func identify(q store.Queryer, p Peer) (store.Identity, error) {
 	i, err := store.IdentityByFingerprint(q, p.Fingerprint[:])
 	if fw.KindOf(err) == fw.NotFound {
 		err = fw.Errorf(fw.Unauthenticated, "this certificate is not on file: enrol the device again (%s)", fw.ReasonCertificateUnknown)
 	}
-	return i.Certificate, i.Device, err
+	return i, err
 }
 
 // barred returns why a device may not talk to us at all, or "".
-func barred(c *store.Certificate, d *store.Device) fw.Reason {
+func barred(i *store.Identity) fw.Reason {
+	c, d := &i.Certificate, &i.Device
 	switch {
 	case d.State == fw.DeviceRevoked || c.State == fw.CertRevoked:
 		return fw.ReasonCertificateRevoked

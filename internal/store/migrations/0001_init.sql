@@ -234,7 +234,7 @@ CREATE TABLE device_update (
 	UNIQUE (campaign, device)
 ) /*STRICT*/;
 
-CREATE INDEX device_update_by_device ON device_update (device, updated_at);
+CREATE INDEX device_update_by_device ON device_update (device);
 
 CREATE TABLE device_authorization (
 	id            TEXTC  NOT NULL PRIMARY KEY,

@@ -18,15 +18,11 @@ type Authorization struct {
 	head protected
 }
 
-// Sign signs claims from [Encode] and returns the authorization without a
-// receipt. The key is Ed25519 or P-256. A key that implements
+// Sign signs encoded claims and returns the authorization without a receipt. The key is Ed25519 or P-256. A key that implements
 // crypto.MessageSigner is given the whole Sig_structure (RFC 9052, section
 // 4.4).
-func Sign(payload []byte, key crypto.Signer) ([]byte, error) {
-	if _, err := DecodeClaims(payload); err != nil {
-		return nil, err
-	}
-	return signMessage(payload, key, TypeAuthorization)
+func Sign(p Payload, key crypto.Signer) ([]byte, error) {
+	return signMessage(p.b, key, TypeAuthorization)
 }
 
 // AttachReceipt adds a COSE receipt (RFC 9942) to an authorization. Signed

@@ -117,12 +117,20 @@ func (c Claims) core() wireCore {
 	return wireCore{Claims: c, CTI: []byte(c.ID), CNF: confirmation{c.Thumbprint}}
 }
 
-// Encode checks c and returns its deterministic CBOR, the payload to be signed.
-func Encode(c Claims) ([]byte, error) {
+// Payload is encoded claims, to be signed. Only [Encode] makes one, so that
+// nothing else is ever signed as an authorization.
+type Payload struct{ b []byte }
+
+// Bytes returns the deterministic CBOR. It must not be changed.
+func (p Payload) Bytes() []byte { return p.b }
+
+// Encode checks c and returns its deterministic CBOR.
+func Encode(c Claims) (Payload, error) {
 	if err := c.check(); err != nil {
-		return nil, err
+		return Payload{}, err
 	}
-	return encMode.Marshal(wireClaims{wireCore: c.core(), Index: c.Decision, Commitment: c.Commitment})
+	b, err := encMode.Marshal(wireClaims{wireCore: c.core(), Index: c.Decision, Commitment: c.Commitment})
+	return Payload{b}, err
 }
 
 // CoreDigest returns the SHA-256 of the deterministic CBOR of the claims

@@ -4,10 +4,11 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"strings"
+	"time"
 )
 
 // The ids of things that outsiders name. Ids chosen by the maker (products,
-// hardware, components, devices) are validated; ids minted here are random.
+// hardware, components, devices) are validated; ids minted here are of [NewID].
 type (
 	// ProductID names what is sold, chosen by the maker: [a-z0-9-], 1 to 64 bytes.
 	ProductID string
@@ -18,15 +19,15 @@ type (
 	ComponentName string
 	// DeviceID names one unit, chosen by the maker, often the serial number.
 	DeviceID string
-	// ReleaseID names a release, "rel_" and 20 random characters.
+	// ReleaseID names a release, "rel_" and 20 characters.
 	ReleaseID string
-	// CampaignID names a campaign, "cmp_" and 20 random characters.
+	// CampaignID names a campaign, "cmp_" and 20 characters.
 	CampaignID string
-	// UpdateID names one device in one campaign, "upd_" and 20 random characters.
+	// UpdateID names one device in one campaign, "upd_" and 20 characters.
 	UpdateID string
-	// AuthorizationID names one authorization, "aut_" and 20 random characters.
+	// AuthorizationID names one authorization, "aut_" and 20 characters.
 	AuthorizationID string
-	// PermitID names one single-use right to use a key, "prm_" and 20 random characters.
+	// PermitID names one single-use right to use a key, "prm_" and 20 characters.
 	PermitID string
 	// PersonID is who an operator is, whatever accounts and keys they hold:
 	// separation of duties is decided on it.
@@ -38,13 +39,17 @@ type (
 // MainComponent is the component of a device that has only one.
 const MainComponent ComponentName = "main"
 
-var idEncoding = base32.NewEncoding("abcdefghijkmnpqrstuvwxyz23456789").WithPadding(base32.NoPadding)
+// idEncoding has no look-alikes, and sorts as the bytes do.
+var idEncoding = base32.NewEncoding("23456789abcdefghijkmnpqrstuvwxyz").WithPadding(base32.NoPadding)
 
-// NewID returns prefix, an underscore and 100 random bits in 20 lower-case
-// characters without look-alikes.
+// NewID returns prefix, an underscore and 20 lower-case characters: when it
+// was made, in 10 ms, and 60 random bits. Ids in order of time keep an index
+// over millions of them growing at one end. They are names, not secrets.
 func NewID(prefix string) string {
 	var b [13]byte
 	rand.Read(b[:]) // never fails: crypto/rand.Read, Go 1.24
+	t := uint64(max(0, time.Now().UnixMilli()/10))
+	b[0], b[1], b[2], b[3], b[4] = byte(t>>32), byte(t>>24), byte(t>>16), byte(t>>8), byte(t)
 	return prefix + "_" + idEncoding.EncodeToString(b[:])[:20]
 }
 

@@ -28,7 +28,14 @@ type Ledger struct {
 
 	// head is the newest committed state; batches replace it whole.
 	head atomic.Pointer[head]
+
+	// heads are the committed heads of streams in recent use. Only the writer
+	// touches it.
+	heads map[evidence.StreamID]evidence.Head
 }
+
+// maxHeads bounds the remembered stream heads, of about 150 bytes each.
+const maxHeads = 50_000
 
 // head is one committed state of the log. It is never changed.
 type head struct {
@@ -71,7 +78,7 @@ type pendingKey struct{}
 // Open checks the log in db and makes l the writer of its records: from here
 // on every commit of db is sealed by this ledger.
 func Open(ctx context.Context, db *store.DB, s *signer.LogSigner) (*Ledger, error) {
-	l := &Ledger{db: db, signer: s, origin: s.Name()}
+	l := &Ledger{db: db, signer: s, origin: s.Name(), heads: make(map[evidence.StreamID]evidence.Head)}
 	l.cache = tlog.NewCache(cachedTiles, func(level int, n int64) ([]byte, error) {
 		return store.ReadTile(db.Snapshot(context.Background()), level, n)
 	})
@@ -106,6 +113,7 @@ func (l *Ledger) begin(tx *store.Tx) error {
 				return err
 			}
 			l.head.Store(h)
+			clear(l.heads)
 		}
 	}
 	tx.Batch().Cache[pendingKey{}] = &pending{base: h.edge.Size(), edge: *h.edge, streams: make(map[evidence.StreamID]*streamState)}
@@ -149,7 +157,7 @@ func (l *Ledger) Append(tx *store.Tx, e Entry) (Position, error) {
 	rec := evidence.Record{Index: p.base + int64(len(p.records)), Type: e.Type, MS: tx.Now().UnixMilli(), Actor: e.Actor, Data: data, Streams: make([]evidence.Link, len(e.Streams))}
 	states := make([]*streamState, len(e.Streams))
 	for i, id := range e.Streams {
-		if states[i], err = p.stream(tx, id); err != nil {
+		if states[i], err = l.stream(tx, p, id); err != nil {
 			return Position{}, err
 		}
 		rec.Streams[i] = states[i].head.Next(id)
@@ -169,18 +177,23 @@ func (l *Ledger) Append(tx *store.Tx, e Entry) (Position, error) {
 	return Position{Index: rec.Index, Commitment: c}, nil
 }
 
-func (p *pending) stream(tx *store.Tx, id evidence.StreamID) (*streamState, error) {
+// stream returns the head of a stream as this commit has it so far.
+func (l *Ledger) stream(tx *store.Tx, p *pending, id evidence.StreamID) (*streamState, error) {
 	if s := p.streams[id]; s != nil {
 		return s, nil
 	}
-	row, err := store.ReadStream(tx, string(id))
-	if err != nil {
-		return nil, err
+	h, ok := l.heads[id]
+	if !ok {
+		row, err := store.ReadStream(tx, string(id))
+		if err != nil {
+			return nil, err
+		}
+		h.N = row.N
+		if row.Head != nil {
+			h.Last = evidence.Commitment(row.Head)
+		}
 	}
-	s := &streamState{head: evidence.Head{N: row.N}}
-	if row.Head != nil {
-		s.head.Last = evidence.Commitment(row.Head)
-	}
+	s := &streamState{head: h}
 	p.streams[id] = s
 	return s, nil
 }
@@ -239,8 +252,18 @@ func (l *Ledger) sign(edge *tlog.Edge) (*head, error) {
 }
 
 func (l *Ledger) commit(b *store.Batch) {
-	if p, ok := b.Cache[pendingKey{}].(*pending); ok && p.sealed != nil {
-		l.head.Store(p.sealed)
+	p, ok := b.Cache[pendingKey{}].(*pending)
+	if !ok || p.sealed == nil {
+		return
+	}
+	l.head.Store(p.sealed)
+	if len(l.heads)+len(p.streams) > maxHeads {
+		clear(l.heads)
+	}
+	for id, s := range p.streams {
+		if s.dirty {
+			l.heads[id] = s.head
+		}
 	}
 }
 

@@ -154,20 +154,25 @@ func UpdateByAuthorization(q Queryer, id fw.AuthorizationID) (u Update, ok bool,
 	return u, true, nil
 }
 
-// PutUpdate stores an update, new or changed. Of one that is on file the id,
-// campaign and device stay.
+// InsertUpdate adds an update.
+func InsertUpdate(tx *Tx, u *Update) error {
+	u.UpdatedAt = tx.now.Unix()
+	_, err := tx.exec("INSERT INTO device_update ("+updateColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		u.ID, u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures, u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
+	return err
+}
+
+// PutUpdate stores everything of an update that may change.
 func PutUpdate(tx *Tx, u *Update) error {
 	u.UpdatedAt = tx.now.Unix()
-	n, err := tx.exec(`UPDATE device_update SET state = $3, stage = $4, member = $5, attempts = $6, last_attempt = $7, failures = $8,
-		authorization_id = $9, rollback = $10, reason = $11, refusal_key = $12, refusal_count = $13, refusal_idx = $14, updated_at = $15
-		WHERE campaign = $1 AND device = $2`,
-		u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures,
+	n, err := tx.exec(`UPDATE device_update SET state = $2, stage = $3, member = $4, attempts = $5, last_attempt = $6, failures = $7,
+		authorization_id = $8, rollback = $9, reason = $10, refusal_key = $11, refusal_count = $12, refusal_idx = $13, updated_at = $14
+		WHERE id = $1`,
+		u.ID, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures,
 		u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
-	if err != nil || n == 1 {
-		return err
+	if err == nil && n != 1 {
+		return fw.Errorf(fw.Internal, "update %s is not on file", u.ID)
 	}
-	_, err = tx.exec("INSERT INTO device_update ("+updateColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
-		u.ID, u.Campaign, u.Device, u.State, u.Stage, boolInt(u.Member), u.Attempts, u.LastAttempt, u.Failures, u.Authorization, boolInt(u.Rollback), u.Reason, u.RefusalKey, u.RefusalCount, u.RefusalIndex, u.UpdatedAt)
 	return err
 }
 

@@ -102,7 +102,7 @@ func TestEveryStatementPreparesAndRoundTrips(t *testing.T) {
 				second(store.InsertPolicy(tx, store.Policy{Digest: d, Name: "n", Body: []byte("b")})),
 				store.InsertCampaign(tx, store.Campaign{ID: "c", Product: "p", Release: "r", State: fw.CampaignDraft, Plan: []byte("p"), PlanDigest: d[:], Status: []byte("{}")}),
 				store.PutCampaign(tx, store.Campaign{ID: "c", Release: "r", State: fw.CampaignRunning, Plan: []byte("p"), PlanDigest: d[:], Status: []byte("{}"), NextTimer: 4}),
-				store.PutUpdate(tx, &store.Update{ID: "up", Campaign: "c", Device: "d", State: fw.UpdatePending}),
+				store.InsertUpdate(tx, &store.Update{ID: "up", Campaign: "c", Device: "d", State: fw.UpdatePending}),
 				store.PutUpdate(tx, &store.Update{ID: "up", Campaign: "c", Device: "d", State: fw.UpdateAuthorized, Member: true}),
 				store.InsertAuthorization(tx, store.Authorization{ID: "a", Update: "up", Device: "d", Campaign: "c", Nonce: []byte{1}, Sequence: 1, COSE: []byte{2}, IssuedAt: now}),
 				store.InsertReport(tx, "d", 1, store.ReportRow{Digest: d, Index: 3}),

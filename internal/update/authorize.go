@@ -46,7 +46,7 @@ func (s *Service) sign(c authz.Claims, index int64) ([]byte, error) {
 		return nil, fw.Wrap(fw.Internal, err, "cannot encode the authorization")
 	}
 	permit, err := s.o.Signer.Mint(signer.Grant{
-		Purpose: fw.PurposeAuthorization, Key: s.o.Key, Subject: fw.DigestOf(payload), Evidence: index, Verdict: signer.VerdictAllow,
+		Purpose: fw.PurposeAuthorization, Key: s.o.Key, Subject: fw.DigestOf(payload.Bytes()), Evidence: index, Verdict: signer.VerdictAllow,
 	})
 	if err != nil {
 		return nil, err

@@ -258,7 +258,15 @@ func (s *Service) refuse(tx *store.Tx, l *campaign.Live, ask *question, f policy
 	if len(d.Reasons) > 0 {
 		u.Reason = d.Reasons[0]
 	}
-	return store.PutUpdate(tx, &u)
+	return ask.put(tx, &u)
+}
+
+// put stores u, the changed update of the question.
+func (a *question) put(tx *store.Tx, u *store.Update) error {
+	if a.known {
+		return store.PutUpdate(tx, u)
+	}
+	return store.InsertUpdate(tx, u)
 }
 
 // authorize records an allowing decision, takes the place in the stage, and
@@ -294,7 +302,7 @@ func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *vi
 	attempts, _ := ask.attempts()
 	u.Attempts, u.LastAttempt, u.Authorization, u.Rollback = attempts+1, v.now, claims.ID, ask.rollback
 	u.Reason, u.RefusalKey, u.RefusalCount = "", "", 0
-	if err := store.PutUpdate(tx, &u); err != nil {
+	if err := ask.put(tx, &u); err != nil {
 		return nil, err
 	}
 	a := &store.Authorization{

@@ -246,8 +246,7 @@ CREATE TABLE device_authorization (
 	decision_idx  BIGINT NOT NULL,
 	cose          BYTES  NOT NULL,
 	issued_at     BIGINT NOT NULL,
-	expires_at    BIGINT NOT NULL,
-	UNIQUE (device, sequence)
+	expires_at    BIGINT NOT NULL
 ) /*STRICT*/;
 
 -- Reports already recorded, so that a repeat is answered and not repeated.

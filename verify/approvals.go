@@ -2,7 +2,9 @@ package verify
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/writ-project/writ/internal/approval"
 	"github.com/writ-project/writ/internal/evidence"
@@ -137,13 +139,12 @@ func (a *auditor) quorum(doc []byte, said *approval.Result, need int, proposer f
 }
 
 func tallied(r approval.Result) string {
-	s := ""
+	who := []string{"nobody"}
+	if len(r.Counted) > 0 {
+		who = who[:0]
+	}
 	for _, c := range r.Counted {
-		s += clip(string(c.Person)) + " "
+		who = append(who, clip(string(c.Person)))
 	}
-	if s == "" {
-		s = "nobody "
-	}
-	b, _ := json.Marshal(r.Need) // a number always encodes
-	return "by " + s + "(" + string(b) + " needed)"
+	return fmt.Sprintf("by %s (%d needed)", strings.Join(who, " and "), r.Need)
 }

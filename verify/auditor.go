@@ -38,6 +38,9 @@ type auditor struct {
 	devices   map[fw.DeviceID]*device
 	certs     map[string]*certificate
 	outside   map[fw.CampaignID]int64
+
+	awaited  *awaited // the decision in the frame before, when it allows
+	unjudged int64    // index of the last decision that is not replayed; -1: none
 }
 
 // approved is what was approved of one document.
@@ -62,7 +65,7 @@ type documents struct {
 
 func newAuditor(f *findings, m *Manifest) *auditor {
 	a := &auditor{
-		findings: f, manifest: m, last: -1,
+		findings: f, manifest: m, last: -1, unjudged: -1,
 		roots:   make(map[int64]tlog.Hash),
 		streams: make(map[evidence.StreamID]*stream), scoped: make(map[evidence.StreamID][]Finding),
 		erased: make(map[int64]erasure), ring: keyring{keys: make(map[fw.KeyName]evidence.Key)},
@@ -109,7 +112,12 @@ func kind(it *item) string {
 // audit takes in the next frame.
 func (a *auditor) audit(it *item) {
 	f := &it.frame
-	if f.Index <= a.last {
+	if f.Authorization != nil && f.Index == a.last {
+		a.issued(it)
+		return
+	}
+	a.unissued()
+	if f.Authorization != nil || f.Index <= a.last {
 		a.add(SeverityFailed, f.Index, "record %d comes after record %d: the bundle is not in order", f.Index, a.last)
 		return
 	}
@@ -204,28 +212,24 @@ func (a *auditor) dispatch(it *item) {
 		if it.frame.Index == a.manifest.Epoch {
 			a.epoch, a.epochOK = *d, true
 		}
-	case *evidence.Proposed:
-		a.proposed(it, d)
+	case *releaseDoc:
+		a.releaseProposed(it, d.Document)
+	case *campaignDoc:
+		a.campaignProposed(it, d.Document)
+	case *policyDoc:
+		a.policyCreated(it, d.Document)
+	case *rosterDoc:
+		a.rosterRecord(it, d.Document)
+	case *trustDoc:
+		a.trustBundle(it, d.Document)
 	}
 }
 
-// proposed takes in a document.
-func (a *auditor) proposed(it *item, d *evidence.Proposed) {
-	switch it.rec.Type {
-	case evidence.TypeReleaseProposed:
-		a.releaseProposed(it, d)
-	case evidence.TypeCampaignProposed:
-		a.campaignProposed(it, d)
-	case evidence.TypePolicyCreated:
-		p, err := policy.ParsePolicy(d.Document)
-		if err != nil {
-			a.fail(it, "the policy cannot be read: %v", err)
-			return
-		}
-		a.docs.policies[fw.DigestOf(d.Document)] = p
-	case evidence.TypeRoster:
-		a.rosterRecord(it, d)
-	case evidence.TypeTrustBundle:
-		a.trustBundle(it, d)
+func (a *auditor) policyCreated(it *item, document []byte) {
+	p, err := policy.ParsePolicy(document)
+	if err != nil {
+		a.fail(it, "the policy cannot be read: %v", err)
+		return
 	}
+	a.docs.policies[fw.DigestOf(document)] = p
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/policy"
+	"github.com/writ-project/writ/internal/rollout"
 	"github.com/writ-project/writ/internal/tlog"
 )
 
@@ -71,6 +72,15 @@ func (it *item) decode(p proofOf) {
 	if f.Leaves != nil {
 		return
 	}
+	if f.Authorization != nil {
+		auth, err := authz.Decode(f.Authorization)
+		if err != nil {
+			it.fault("cannot be read: " + err.Error())
+			return
+		}
+		it.doc = auth
+		return
+	}
 	if p.proofs == ProofPaths {
 		if err := tlog.CheckInclusion(f.Path, p.size, p.root, f.Index, f.Commitment[:]); err != nil {
 			it.fault("it is not in the log: its inclusion proof does not lead to the checkpoint")
@@ -91,55 +101,78 @@ func (it *item) decode(p proofOf) {
 	if rec.Index != f.Index {
 		it.fault("it says that it is another record of the log")
 	}
-	if it.doc, err = payload(&it.rec); err != nil {
+	read := decoderOf(rec.Type)
+	if read == nil {
+		return
+	}
+	if it.doc, err = read(&it.rec); err != nil {
+		it.doc = nil
 		it.fault("its data cannot be read: " + err.Error())
 	}
 }
 
 func (it *item) fault(what string) { it.faults = append(it.faults, what) }
 
-// payload decodes the data of the records that are checked further; nil for
-// the others.
-func payload(r *evidence.Record) (any, error) {
-	switch r.Type {
+// Documents that are put on file, told apart by the type of their record.
+type (
+	releaseDoc  evidence.Proposed
+	campaignDoc evidence.Proposed
+	policyDoc   evidence.Proposed
+	rosterDoc   evidence.Proposed
+	trustDoc    evidence.Proposed
+)
+
+// decoderOf returns what decodes the data of the records of a type, nil for those
+// that are proven to be there and not judged further.
+func decoderOf(t evidence.Type) func(*evidence.Record) (any, error) {
+	switch t {
 	case evidence.TypeDecision:
-		return readDecision(r)
+		return readDecision
 	case evidence.TypeReport:
-		return readReport(r)
+		return readReport
 	case evidence.TypeUpdateMoved:
-		return into[docket.Moved](r)
+		return into[docket.Moved]
 	case evidence.TypeCampaignEvent:
-		return into[docket.CampaignEvent](r)
+		return into[docket.CampaignEvent]
 	case evidence.TypeKeyUse:
-		return into[keyUse](r)
+		return into[keyUse]
 	case evidence.TypeKeyCreated:
-		return into[evidence.Key](r)
+		return into[evidence.Key]
 	case evidence.TypeDeviceState:
-		return into[deviceState](r)
+		return into[deviceState]
 	case evidence.TypeDeviceRegistered:
-		return into[evidence.Registered](r)
+		return into[evidence.Registered]
 	case evidence.TypeCertificateIssued, evidence.TypeCertificateState:
-		return into[evidence.Certificate](r)
+		return into[evidence.Certificate]
 	case evidence.TypeApproval:
-		return into[evidence.Approval](r)
+		return into[evidence.Approval]
 	case evidence.TypeProductCreated:
-		return into[evidence.Product](r)
+		return into[evidence.Product]
 	case evidence.TypeReleaseSigned:
-		return into[evidence.Signed](r)
+		return into[evidence.Signed]
 	case evidence.TypeReleasePublished:
-		return into[evidence.Published](r)
+		return into[evidence.Published]
 	case evidence.TypeReleaseWithdrawn:
-		return into[evidence.Withdrawn](r)
+		return into[evidence.Withdrawn]
 	case evidence.TypeErased:
-		return into[evidence.Erased](r)
+		return into[evidence.Erased]
 	case evidence.TypeEpoch:
-		return into[evidence.Epoch](r)
-	case evidence.TypeReleaseProposed, evidence.TypeCampaignProposed, evidence.TypePolicyCreated,
-		evidence.TypeRoster, evidence.TypeTrustBundle:
-		return into[evidence.Proposed](r)
-	default: // proven to be there, not judged further
-		return nil, nil
+		return into[evidence.Epoch]
+	case evidence.TypeReleaseProposed:
+		return into[releaseDoc]
+	case evidence.TypeCampaignProposed:
+		return into[campaignDoc]
+	case evidence.TypePolicyCreated:
+		return into[policyDoc]
+	case evidence.TypeRoster:
+		return into[rosterDoc]
+	case evidence.TypeTrustBundle:
+		return into[trustDoc]
+	case evidence.TypeServerStarted, evidence.TypePersonAdded, evidence.TypePersonDisabled, evidence.TypeTokenCreated,
+		evidence.TypeTokenRevoked, evidence.TypeDeviceAttributes, evidence.TypeEnrolmentToken, evidence.TypeLifecycleRequested,
+		evidence.TypeIntegrity, evidence.TypeAccessDenied, evidence.TypeRefusalSummary:
 	}
+	return nil
 }
 
 func into[T any](r *evidence.Record) (any, error) {
@@ -152,106 +185,122 @@ func into[T any](r *evidence.Record) (any, error) {
 
 var errForm = fw.Errorf(fw.Invalid, "it does not have the form of its type")
 
-func readDecision(r *evidence.Record) (any, error) {
-	d := new(decision)
-	s := &d.said
+// fields reads the members of a record's data one by one, which is much faster
+// than encoding/json for the two types of which a log has the most. One that
+// read does not know, or cannot read, is an error.
+func fields(data []byte, read func(key string, v []byte) bool) error {
 	bad := false
-	ok := members(r.Data, func(key, v []byte) bool {
-		good := true
-		switch string(key) {
-		case "engine":
-			d.engine, good = text(v)
-		case "facts":
-			good = strict(v, &d.facts) == nil
-		case "decision":
-			const allow = `{"allow":true`
-			d.allow = len(v) > len(allow) && string(v[:len(allow)]) == allow
-		case "campaign":
-			good = name(v, (*string)(&s.Campaign))
-		case "update":
-			good = name(v, (*string)(&s.Update))
-		case "to":
-			good = name(v, (*string)(&s.To))
-		case "repeats":
-			s.Repeats, good = number(v)
-		case "claims":
-			good = json.Unmarshal(v, &s.Claims) == nil
-		case "authorization":
-			good = name(v, (*string)(&s.Authorization))
-		case "event":
-			good = json.Unmarshal(v, &s.Event) == nil
-		case "transitions":
-			good = json.Unmarshal(v, &s.Transitions) == nil
-		default:
-			good = false
-		}
-		bad = bad || !good
-		return good
+	ok := members(data, func(key, v []byte) bool {
+		bad = !read(string(key), v)
+		return !bad
 	})
 	if !ok || bad {
-		return nil, errForm
+		return errForm
 	}
-	return d, nil
+	return nil
+}
+
+func readDecision(r *evidence.Record) (any, error) {
+	d := new(decision)
+	err := fields(r.Data, d.field)
+	return d, err
+}
+
+func (d *decision) field(key string, v []byte) (ok bool) {
+	s := &d.said
+	switch key {
+	case "engine":
+		d.engine, ok = text(v)
+	case "facts":
+		ok = strict(v, &d.facts) == nil
+	case "decision":
+		const allow = `{"allow":true`
+		d.allow, ok = len(v) > len(allow) && string(v[:len(allow)]) == allow, true
+	case "repeats":
+		s.Repeats, ok = number(v)
+	case "claims":
+		ok = json.Unmarshal(v, &s.Claims) == nil
+	case "authorization":
+		ok = name(v, &s.Authorization)
+	default:
+		ok = moved(key, v, &movement{&s.Campaign, &s.Update, nil, &s.To, &s.Event, &s.Transitions})
+	}
+	return ok
+}
+
+// movement is what a decision and a report say about an update, in members of
+// the same names.
+type movement struct {
+	campaign    *fw.CampaignID
+	update      *fw.UpdateID
+	from, to    *fw.UpdateState // from is nil where there is none
+	event       **rollout.Event
+	transitions *[]rollout.Transition
+}
+
+// moved reads one member of a movement; ok is false for any other.
+func moved(key string, v []byte, m *movement) (ok bool) {
+	switch {
+	case key == "campaign":
+		return name(v, m.campaign)
+	case key == "update":
+		return name(v, m.update)
+	case key == "from" && m.from != nil:
+		return name(v, m.from)
+	case key == "to":
+		return name(v, m.to)
+	case key == "event":
+		return json.Unmarshal(v, m.event) == nil
+	case key == "transitions":
+		return json.Unmarshal(v, m.transitions) == nil
+	}
+	return false
 }
 
 // name reads a name into s.
-func name(v []byte, s *string) bool {
+func name[T ~string](v []byte, s *T) bool {
 	t, ok := text(v)
-	*s = t
+	*s = T(t)
 	return ok
 }
 
 func readReport(r *evidence.Record) (any, error) {
 	p := new(report)
-	s := &p.said
-	bad := false
-	ok := members(r.Data, func(key, v []byte) bool {
-		good := true
-		switch string(key) {
-		case "device":
-			good = name(v, (*string)(&s.Device))
-		case "sequence":
-			s.Sequence, good = number(v)
-		case "signed":
-			good = base64Text(v, &s.Signed)
-		case "certificate":
-			good = name(v, &s.Certificate)
-		case "assurance":
-			good = name(v, (*string)(&s.Assurance))
-		case "says":
-			good = name(v, (*string)(&s.Says))
-		case "reason":
-			good = name(v, (*string)(&s.Reason))
-		case "campaign":
-			good = name(v, (*string)(&s.Campaign))
-		case "update":
-			good = name(v, (*string)(&s.Update))
-		case "from":
-			good = name(v, (*string)(&s.From))
-		case "to":
-			good = name(v, (*string)(&s.To))
-		case "note":
-			s.Note, good = text(v)
-		case "implied":
-			good = json.Unmarshal(v, &s.Implied) == nil
-		case "event":
-			good = json.Unmarshal(v, &s.Event) == nil
-		case "transitions":
-			good = json.Unmarshal(v, &s.Transitions) == nil
-		default:
-			good = false
-		}
-		bad = bad || !good
-		return good
-	})
-	if !ok || bad {
-		return nil, errForm
+	if err := fields(r.Data, p.field); err != nil {
+		return nil, err
 	}
 	var err error
-	if p.signed, err = authz.DecodeReport(s.Signed); err != nil {
+	if p.signed, err = authz.DecodeReport(p.said.Signed); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+func (p *report) field(key string, v []byte) (ok bool) {
+	s := &p.said
+	switch key {
+	case "device":
+		ok = name(v, &s.Device)
+	case "sequence":
+		s.Sequence, ok = number(v)
+	case "signed":
+		ok = base64Text(v, &s.Signed)
+	case "certificate":
+		ok = name(v, &s.Certificate)
+	case "assurance":
+		ok = name(v, &s.Assurance)
+	case "says":
+		ok = name(v, &s.Says)
+	case "reason":
+		ok = name(v, &s.Reason)
+	case "note":
+		s.Note, ok = text(v)
+	case "implied":
+		ok = json.Unmarshal(v, &s.Implied) == nil
+	default:
+		ok = moved(key, v, &movement{&s.Campaign, &s.Update, &s.From, &s.To, &s.Event, &s.Transitions})
+	}
+	return ok
 }
 
 func base64Text(v []byte, to *[]byte) bool {

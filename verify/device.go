@@ -16,15 +16,17 @@ type device struct {
 	product  fw.ProductID
 	hardware fw.HardwareID
 	state    fw.DeviceState
+	sequence uint64 // of the last authorization
 }
 
 // certificate is what the log has said about a certificate so far.
 type certificate struct {
-	device    fw.DeviceID
-	pub       crypto.PublicKey
-	state     fw.CertState
-	notBefore int64
-	notAfter  int64
+	device     fw.DeviceID
+	pub        crypto.PublicKey
+	thumbprint fw.Digest
+	state      fw.CertState
+	notBefore  int64
+	notAfter   int64
 }
 
 func (a *auditor) deviceRegistered(it *item, d *evidence.Registered) {
@@ -82,8 +84,8 @@ func (a *auditor) certified(it *item, d *evidence.Certificate) {
 		a.fail(it, "the certificate cannot be read: %v", err)
 		return
 	}
-	a.certs[d.Serial] = &certificate{device: d.Device, pub: cert.PublicKey, state: d.To, notBefore: d.NotBefore, notAfter: d.NotAfter}
 	thumb, err := authz.Thumbprint(cert.PublicKey)
+	a.certs[d.Serial] = &certificate{device: d.Device, pub: cert.PublicKey, thumbprint: thumb, state: d.To, notBefore: d.NotBefore, notAfter: d.NotAfter}
 	switch {
 	case d.Device != "" && (err != nil || string(thumb[:]) != string(d.Thumbprint)):
 		a.fail(it, "certificate %s has another key than its record says", clip(d.Serial))

@@ -1,8 +1,7 @@
 package verify
 
 import (
-	"encoding/binary"
-
+	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/tlog"
@@ -44,6 +43,9 @@ const (
 	maxPath  = 64      // hashes of a proof
 	maxLinks = 8       // streams of a record
 	maxRun   = 1 << 15 // commitments of one frame
+	// Bounds of a place of an erased record, in bytes and as a number.
+	maxStream = 512
+	maxPlace  = 1<<53 - 1
 )
 
 // Proofs says how a bundle proves that its records are in the log.
@@ -104,9 +106,10 @@ type StreamEnd struct {
 
 // Kinds of frames.
 const (
-	frameRecord byte = 1
-	frameErased byte = 2
-	frameLeaves byte = 3
+	frameRecord        byte = 1
+	frameErased        byte = 2
+	frameLeaves        byte = 3
+	frameAuthorization byte = 4
 )
 
 // Place is where an erased record stood in one stream.
@@ -116,51 +119,66 @@ type Place struct {
 }
 
 // Frame is one item of a records member: a record, what is left of an erased
-// one (Places instead of Body), or commitments of records that are not
-// exported (Leaves).
+// one (Places instead of Body), commitments of records that are not exported
+// (Leaves), or the authorization that was signed on the decision in the frame
+// before (Authorization), whose index it has.
 type Frame struct {
-	Index      int64
-	Commitment evidence.Commitment
-	Salt       evidence.Salt
-	Body       []byte
-	Places     []Place
-	Path       []tlog.Hash // with ProofPaths
-	Leaves     []byte      // 32 bytes each, from Index on
+	Index         int64
+	Commitment    evidence.Commitment
+	Salt          evidence.Salt
+	Body          []byte
+	Places        []Place
+	Path          []tlog.Hash // with ProofPaths
+	Leaves        []byte      // 32 bytes each, from Index on
+	Authorization []byte      // COSE_Sign1 without receipts
 }
 
-// Append appends the encoding of f to b.
+// Append appends the encoding of f to b. The bounds of the format hold for f:
+// indexes are not negative and counts fit their fields.
 func (f *Frame) Append(b []byte) []byte {
 	kind := frameRecord
 	switch {
 	case f.Leaves != nil:
 		kind = frameLeaves
+	case f.Authorization != nil:
+		kind = frameAuthorization
 	case f.Body == nil:
 		kind = frameErased
 	}
-	b = append(b, kind)
-	b = binary.BigEndian.AppendUint64(b, uint64(f.Index)) //nolint:gosec // an index is never negative
-	if kind == frameLeaves {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(f.Leaves)/len(f.Commitment))) //nolint:gosec // bounded by maxRun
+	b = appendNumber(append(b, kind), 8, f.Index)
+	switch kind {
+	case frameLeaves:
+		b = appendNumber(b, 4, int64(len(f.Leaves)/len(f.Commitment)))
 		return append(b, f.Leaves...)
-	}
-	b = append(b, f.Commitment[:]...)
-	if kind == frameRecord {
-		b = append(b, f.Salt[:]...)
-		b = binary.BigEndian.AppendUint32(b, uint32(len(f.Body))) //nolint:gosec // bounded by evidence.MaxRecord
-		b = append(b, f.Body...)
-	} else {
-		b = append(b, byte(len(f.Places)))
+	case frameAuthorization:
+		return appendBytes(b, 4, f.Authorization)
+	case frameRecord:
+		b = append(append(b, f.Commitment[:]...), f.Salt[:]...)
+		b = appendBytes(b, 4, f.Body)
+	default:
+		b = appendNumber(append(b, f.Commitment[:]...), 1, int64(len(f.Places)))
 		for _, p := range f.Places {
-			b = binary.BigEndian.AppendUint16(b, uint16(len(p.Stream))) //nolint:gosec // bounded by evidence
-			b = append(b, p.Stream...)
-			b = binary.BigEndian.AppendUint64(b, uint64(p.N)) //nolint:gosec // never negative
+			b = appendNumber(appendBytes(b, 2, []byte(p.Stream)), 8, p.N)
 		}
 	}
-	b = append(b, byte(len(f.Path)))
+	b = appendNumber(b, 1, int64(len(f.Path)))
 	for i := range f.Path {
 		b = append(b, f.Path[i][:]...)
 	}
 	return b
+}
+
+// appendNumber appends the size low bytes of n, most significant first.
+func appendNumber(b []byte, size int, n int64) []byte {
+	for i := size - 1; i >= 0; i-- {
+		b = append(b, byte(n>>(8*i)&0xff))
+	}
+	return b
+}
+
+// appendBytes appends v behind its length in size bytes.
+func appendBytes(b []byte, size int, v []byte) []byte {
+	return append(appendNumber(b, size, int64(len(v))), v...)
 }
 
 // cutter takes fields off the front of a member.
@@ -179,75 +197,68 @@ func (c *cutter) take(n int) []byte {
 	return out
 }
 
-func (c *cutter) number(size int) uint64 {
-	var n uint64
+// number takes size bytes, most significant first, as a number up to limit.
+func (c *cutter) number(size int, limit int64) int64 {
+	var n int64
 	for _, x := range c.take(size) {
-		n = n<<8 | uint64(x)
+		if n >= 1<<55 {
+			c.bad = true
+			return 0
+		}
+		n = n<<8 | int64(x)
+	}
+	if n > limit {
+		c.bad = true
+		return 0
 	}
 	return n
 }
 
-// cutFrame takes one frame off b. Body, Leaves and Path share its memory.
+// bytes takes bytes behind their length, of size bytes and up to limit.
+func (c *cutter) bytes(size int, limit int64) []byte {
+	return c.take(int(c.number(size, limit)))
+}
+
+// cutFrame takes one frame off b. What f holds shares its memory.
 func cutFrame(b []byte, f *Frame) ([]byte, error) {
 	c := cutter{b: b}
-	kind, index := byte(c.number(1)), c.number(8)
-	if index >= tlog.MaxSize {
-		return nil, fw.Errorf(fw.Invalid, "a frame has index %d", index)
-	}
-	*f = Frame{Index: int64(index)}
-	switch kind {
+	kind := c.number(1, 0xff)
+	*f = Frame{Index: c.number(8, tlog.MaxSize-1)}
+	switch byte(kind & 0xff) {
 	case frameLeaves:
-		n := c.number(4)
-		if n == 0 || n > maxRun {
-			return nil, fw.Errorf(fw.Invalid, "a frame has %d commitments", n)
-		}
-		f.Leaves = c.take(int(n) * len(f.Commitment))
+		f.Leaves = c.take(int(c.number(4, maxRun)) * len(f.Commitment))
+		c.bad = c.bad || len(f.Leaves) == 0
 	case frameRecord:
 		copy(f.Commitment[:], c.take(len(f.Commitment)))
 		copy(f.Salt[:], c.take(len(f.Salt)))
-		n := c.number(4)
-		if n == 0 || n > evidence.MaxRecord {
-			return nil, fw.Errorf(fw.Invalid, "record %d would have %d bytes", index, n)
-		}
-		f.Body = c.take(int(n))
+		f.Body = c.bytes(4, evidence.MaxRecord)
+		c.bad = c.bad || len(f.Body) == 0
 		c.path(f)
 	case frameErased:
 		copy(f.Commitment[:], c.take(len(f.Commitment)))
-		c.places(f)
+		for range c.number(1, maxLinks) {
+			f.Places = append(f.Places, Place{Stream: evidence.StreamID(c.bytes(2, maxStream)), N: c.number(8, maxPlace)})
+		}
 		c.path(f)
+	case frameAuthorization:
+		f.Authorization = c.bytes(4, authz.MaxAuthorization)
+		c.bad = c.bad || len(f.Authorization) == 0
 	default:
-		return nil, fw.Errorf(fw.Invalid, "a frame of unknown kind %d", kind)
+		return nil, fw.Errorf(fw.Invalid, "a frame of unknown kind %d: use a newer writ-verify, or get the bundle again", kind)
 	}
 	if c.bad {
-		return nil, fw.Errorf(fw.Invalid, "the frame of record %d is cut off", index)
+		return nil, fw.Errorf(fw.Invalid, "the frame of record %d is cut off or over the limits of the format: get the bundle again", f.Index)
 	}
 	return c.b, nil
 }
 
 func (c *cutter) path(f *Frame) {
-	n := int(c.number(1))
-	if n > maxPath {
-		c.bad = true
-		return
-	}
-	if n == 0 {
+	n := c.number(1, maxPath)
+	if n == 0 || c.bad {
 		return
 	}
 	f.Path = make([]tlog.Hash, n)
 	for i := range f.Path {
 		copy(f.Path[i][:], c.take(len(tlog.Hash{})))
-	}
-}
-
-func (c *cutter) places(f *Frame) {
-	n := int(c.number(1))
-	if n > maxLinks {
-		c.bad = true
-		return
-	}
-	for range n {
-		size := int(c.number(2))
-		p := Place{Stream: evidence.StreamID(c.take(size)), N: int64(c.number(8) & (1<<53 - 1))} //nolint:gosec // masked
-		f.Places = append(f.Places, p)
 	}
 }

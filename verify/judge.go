@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/writ-project/writ/internal/authz"
-	"github.com/writ-project/writ/internal/docket"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/policy"
@@ -22,6 +21,7 @@ type job interface{ run(f *findings) }
 func (a *auditor) decided(it *item, d *decision) {
 	c := a.replayed(it, d.said.Campaign)
 	if c == nil {
+		a.unjudged = it.frame.Index
 		return
 	}
 	a.counts.Decisions++
@@ -29,9 +29,11 @@ func (a *auditor) decided(it *item, d *decision) {
 	u := a.update(it, c.id, f.Device.ID, d.said.Update)
 	a.deviceFacts(it, &f.Device)
 	a.campaignFacts(it, c, u, f)
+	terms, what := a.terms(c, f)
 	if d.allow {
 		a.counts.Allowed++
 		a.granted(it, c, u, d)
+		a.awaited = &awaited{it: it, d: d, plan: c.plan, terms: terms, u: u}
 	} else {
 		a.counts.Refused++
 		to := u.state
@@ -50,7 +52,6 @@ func (a *auditor) decided(it *item, d *decision) {
 		a.lack(it, "it was made by %s and these are the rules of %s", clip(d.engine), policy.EngineVersion)
 		return
 	}
-	terms, what := a.terms(c, f)
 	if terms == nil {
 		a.lack(it, "%s, which it rests on, is not in the bundle", what)
 		return
@@ -86,10 +87,26 @@ func (a *auditor) campaignFacts(it *item, c *campaign, u *update, f *policy.Fact
 	case cf.Approvals != a.approvers(c):
 		a.fail(it, "it was told of %d approvals of the plan, and %d count", cf.Approvals, a.approvers(c))
 	}
+	a.rate(it, c, f)
 	if p := a.docs.publications[cf.Publication]; p != nil {
 		if r := a.releases[p.Release]; r != nil && r.state != cf.ReleaseState {
 			a.fail(it, "it was told that release %s is %s, and by the records it was %s", p.Release, cf.ReleaseState, r.state)
 		}
+	}
+}
+
+// rate compares how many authorizations a decision was told were given in the
+// last minute with how many were. A plan without a limit has them not counted.
+func (a *auditor) rate(it *item, c *campaign, f *policy.Facts) {
+	want, exact := 0, true
+	if c.plan.RatePerMinute > 0 {
+		want, exact = c.grants.since(f.Now - 60)
+	}
+	switch told := f.Campaign.GrantedLastMinute; {
+	case !exact:
+		a.lack(it, "the server's clock was set back by more than an hour, so how many authorizations the last minute had cannot be counted again")
+	case told != want:
+		a.fail(it, "it was told of %d authorizations in the last minute, and by the records there were %d", told, want)
 	}
 }
 
@@ -132,6 +149,10 @@ func (a *auditor) granted(it *item, c *campaign, u *update, d *decision) {
 		u.state, u.stage, u.member = fw.UpdateAuthorized, f.Stage.Index, true
 	}
 	u.attempts, u.last, u.authorization, u.rollback = attempts+1, f.Now, d.said.Authorization, f.Update.Rollback
+	u.expires = expiry(c.plan, f.Now)
+	if c.plan.RatePerMinute > 0 {
+		c.grants.add(f.Now)
+	}
 }
 
 // terms resolves the documents that a decision names, or says which is
@@ -167,9 +188,9 @@ type decisionJob struct {
 func (j *decisionJob) run(f *findings) {
 	again := j.d.said
 	again.Record = policy.NewRecord(j.d.facts, policy.Evaluate(j.terms, j.d.facts))
-	b, err := json.Marshal(docket.Decision(again))
+	b, err := json.Marshal(again)
 	if err != nil || !bytes.Equal(b, j.data) {
-		f.fail(j.index, "record %d (decision): made again from its facts, the decision comes out differently: allow=%t with reasons %v", j.index, again.Record.Decision.Allow, again.Record.Decision.Reasons)
+		f.fail(j.index, "record %d (decision): made again from its facts, the decision comes out differently: allow=%t with reasons %v", j.index, again.Decision.Allow, again.Decision.Reasons)
 	}
 }
 
@@ -177,7 +198,7 @@ func (j *decisionJob) run(f *findings) {
 func (a *auditor) reported(it *item, r *report) {
 	a.counts.Reports++
 	rep, said := &r.signed.Report, &r.said
-	if rep.Device != said.Device || int64(rep.Sequence) != said.Sequence || rep.Event != said.Says || rep.Reason != said.Reason || said.Assurance != fw.AssuranceDeviceSigned {
+	if rep.Device != said.Device || said.Sequence < 0 || rep.Sequence != uint64(said.Sequence) || rep.Event != said.Says || rep.Reason != said.Reason || said.Assurance != fw.AssuranceDeviceSigned {
 		a.fail(it, "it says something else than the signed words of device %s in it", clip(string(rep.Device)))
 	}
 	if c := a.certs[said.Certificate]; c == nil {
@@ -188,6 +209,8 @@ func (a *auditor) reported(it *item, r *report) {
 	} else {
 		if c.device != said.Device {
 			a.fail(it, "certificate %s is of device %s", clip(said.Certificate), c.device)
+		} else if c.state != fw.CertActive && c.state != fw.CertIssued {
+			a.fail(it, "certificate %s, which it came with, was %s and the server turns such a device away", clip(said.Certificate), c.state)
 		}
 		a.counts.Signatures++
 		a.jobs = append(a.jobs, &reportJob{it.frame.Index, r.signed, c.pub})

@@ -60,14 +60,16 @@ func ParseRosterRoot(b []byte) (ed25519.PublicKey, error) {
 
 // keyring is what the log has said about keys and approvers so far.
 type keyring struct {
-	keys    map[fw.KeyName]evidence.Key
-	cas     []*x509.Certificate // with the key only
-	roots   []ed25519.PublicKey
-	fixed   bool // roots are the auditor's own
-	trust   *authz.TrustBundle
-	roster  *approval.Roster // the newest
-	before  *approval.Roster // the one before it
-	rosterM int64            // when the newest came, Unix milliseconds
+	keys map[fw.KeyName]evidence.Key
+	cas  []*x509.Certificate // with the key only
+	// authorization has the keys that sign authorizations, by id.
+	authorization map[fw.Digest]crypto.PublicKey
+	roots         []ed25519.PublicKey
+	fixed         bool // roots are the auditor's own
+	trust         *authz.TrustBundle
+	roster        *approval.Roster // the newest
+	before        *approval.Roster // the one before it
+	rosterM       int64            // when the newest came, Unix milliseconds
 }
 
 // created takes in a key_created record.
@@ -93,7 +95,9 @@ func (a *auditor) keyCreated(it *item, k *evidence.Key) {
 		}
 	case fw.PurposeLog:
 		a.logKeyKnown = a.logKeyKnown || a.key.pub.Equal(pub)
-	case fw.PurposeImage, fw.PurposeAuthorization:
+	case fw.PurposeAuthorization:
+		a.ring.authorizes(k.Public, pub)
+	case fw.PurposeImage:
 	}
 }
 
@@ -103,11 +107,11 @@ func anchor(pub crypto.PublicKey) *x509.Certificate {
 }
 
 // rosterRecord checks a new roster of approvers.
-func (a *auditor) rosterRecord(it *item, p *evidence.Proposed) {
+func (a *auditor) rosterRecord(it *item, document []byte) {
 	var next *approval.Roster
-	err := error(fw.Errorf(fw.Forbidden, "there is no roster root key"))
+	err := fw.Errorf(fw.Forbidden, "there is no roster root key")
 	for _, root := range a.ring.roots {
-		if next, err = approval.OpenRoster(p.Document, root); err == nil {
+		if next, err = approval.OpenRoster(document, root); err == nil {
 			break
 		}
 	}
@@ -123,13 +127,13 @@ func (a *auditor) rosterRecord(it *item, p *evidence.Proposed) {
 }
 
 // trustBundle checks a new trust bundle for devices.
-func (a *auditor) trustBundle(it *item, p *evidence.Proposed) {
+func (a *auditor) trustBundle(it *item, document []byte) {
 	var next *authz.TrustBundle
 	var err error
 	if a.ring.trust == nil {
-		next, err = authz.OpenTrust(p.Document)
+		next, err = authz.OpenTrust(document)
 	} else {
-		next, err = authz.Accept(a.ring.trust, p.Document)
+		next, err = authz.Accept(a.ring.trust, document)
 	}
 	if err != nil {
 		a.fail(it, "the trust bundle is not signed as it must be: %v", err)

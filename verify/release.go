@@ -16,9 +16,9 @@ type release struct {
 	signed   map[fw.ComponentName]*evidence.Signed
 }
 
-func (a *auditor) releaseProposed(it *item, d *evidence.Proposed) {
+func (a *auditor) releaseProposed(it *item, document []byte) {
 	m := new(fw.Manifest)
-	if err := strict(d.Document, m); err != nil {
+	if err := strict(document, m); err != nil {
 		a.fail(it, "the manifest cannot be read: %v", err)
 		return
 	}
@@ -29,9 +29,9 @@ func (a *auditor) releaseProposed(it *item, d *evidence.Proposed) {
 	if _, ok := it.rec.Link(evidence.ReleaseStream(m.Release)); !ok {
 		a.fail(it, "it is not in the stream of the release it proposes")
 	}
-	a.docs.manifests[fw.DigestOf(d.Document)] = m
+	a.docs.manifests[fw.DigestOf(document)] = m
 	a.releases[m.Release] = &release{
-		state: fw.ReleaseInReview, manifest: m, document: d.Document,
+		state: fw.ReleaseInReview, manifest: m, document: document,
 		uses: make(map[int64]*keyUse), signed: make(map[fw.ComponentName]*evidence.Signed),
 	}
 }

@@ -32,6 +32,8 @@ type campaign struct {
 	roster  fw.Digest
 	rows    int
 	counted int
+
+	grants window // authorizations, when the plan limits their rate
 }
 
 // updateKey names one device in one campaign.
@@ -51,11 +53,13 @@ type update struct {
 	failures      int
 	authorization fw.AuthorizationID
 	rollback      bool
+	expires       int64  // of the authorization, Unix seconds
+	sequence      uint64 // of the authorization, for a device the bundle has no records of
 }
 
-func (a *auditor) campaignProposed(it *item, d *evidence.Proposed) {
+func (a *auditor) campaignProposed(it *item, document []byte) {
 	p := new(fw.Plan)
-	if err := strict(d.Document, p); err != nil {
+	if err := strict(document, p); err != nil {
 		a.fail(it, "the plan cannot be read: %v", err)
 		return
 	}
@@ -91,7 +95,7 @@ func (a *auditor) campaignProposed(it *item, d *evidence.Proposed) {
 			return
 		}
 	}
-	c.plan, c.document, c.digest = p, d.Document, fw.DigestOf(d.Document)
+	c.plan, c.document, c.digest = p, document, fw.DigestOf(document)
 	c.status, c.rows = rollout.New(p), 0
 	c.status.State = fw.CampaignInReview
 }
@@ -172,6 +176,8 @@ func (a *auditor) operated(it *item, d *eventDoc) {
 		} else if what := a.quorum(d.Document, d.Approvals, c.plan.Quorum, c.plan.ProposedBy); what != "" {
 			a.fail(it, "stage %d was opened without approval: %s", e.Stage, what)
 		}
+	case rollout.EventTick, rollout.EventRecount, rollout.EventPause, rollout.EventResume, rollout.EventAbortKeep, rollout.EventAbortRevert, rollout.EventRollbackDone:
+		// The rules say whether it could happen; nobody has to approve it.
 	}
 	a.apply(it, c, e, d.Transitions)
 }
@@ -186,6 +192,9 @@ func (a *auditor) moved(it *item, d *movedDoc) {
 	if d.From != u.state || d.To != fw.UpdateFailed || d.Event == nil {
 		a.fail(it, "it moves update %s from %s to %s, and it was %s", d.Update, d.From, d.To, u.state)
 		return
+	}
+	if out := u.state == fw.UpdateAuthorized || u.state == fw.UpdateDelivered; !out || d.Reason != fw.FailExpired || it.rec.MS/1000 <= u.expires {
+		a.fail(it, "it counts update %s as failed (%s), and its authorization had not run out", d.Update, clip(string(d.Reason)))
 	}
 	want := rollout.Event{Kind: rollout.EventUpdateMoved, Stage: u.stage, From: u.state, To: d.To, PriorFailures: u.failures, Exhausted: u.attempts >= c.plan.Attempts}
 	a.event(it, c, &want, d.Event, d.Transitions)

@@ -37,23 +37,27 @@ type Finding struct {
 
 // Counts says how much was checked.
 type Counts struct {
-	Records      int64 `json:"records"`
-	Erased       int64 `json:"erased,omitempty"`
-	Streams      int64 `json:"streams"`
-	Checkpoints  int64 `json:"checkpoints"`
-	Signatures   int64 `json:"signatures"` // of approvers, roots, the CA and devices
-	Decisions    int64 `json:"decisions"`  // made again
-	Allowed      int64 `json:"allowed"`
-	Refused      int64 `json:"refused"`
-	Events       int64 `json:"events"` // replayed
-	Transitions  int64 `json:"transitions"`
-	Reports      int64 `json:"reports"`
-	Unsigned     int64 `json:"reports_without_certificate,omitempty"` // the certificate is not in the bundle
-	OutOfScope   int64 `json:"out_of_scope,omitempty"`                // records of campaigns that are not in the bundle
-	Campaigns    int64 `json:"campaigns"`
-	Devices      int64 `json:"devices"`
-	Releases     int64 `json:"releases"`
-	Certificates int64 `json:"certificates"`
+	Records     int64 `json:"records"`
+	Erased      int64 `json:"erased,omitempty"`
+	Streams     int64 `json:"streams"`
+	Checkpoints int64 `json:"checkpoints"`
+	Signatures  int64 `json:"signatures"` // of approvers, roots, the CA and devices
+	Decisions   int64 `json:"decisions"`  // made again
+	Allowed     int64 `json:"allowed"`
+	Refused     int64 `json:"refused"`
+	Events      int64 `json:"events"` // replayed
+	Transitions int64 `json:"transitions"`
+	// Authorizations are those whose signature and claims were compared, and
+	// Unbound those of devices whose certificate is not in the bundle.
+	Authorizations int64 `json:"authorizations"`
+	Unbound        int64 `json:"authorizations_without_certificate,omitempty"`
+	Reports        int64 `json:"reports"`
+	Unsigned       int64 `json:"reports_without_certificate,omitempty"` // the certificate is not in the bundle
+	OutOfScope     int64 `json:"out_of_scope,omitempty"`                // records of campaigns that are not in the bundle
+	Campaigns      int64 `json:"campaigns"`
+	Devices        int64 `json:"devices"`
+	Releases       int64 `json:"releases"`
+	Certificates   int64 `json:"certificates"`
 }
 
 // Report is what a verification found.

@@ -116,6 +116,7 @@ func (a *auditor) finish(e *StreamEnd) {
 
 // close checks what must hold when everything was read.
 func (a *auditor) close() {
+	a.unissued()
 	if !a.epochOK {
 		a.add(SeverityFailed, a.manifest.Epoch, "the bundle's epoch, record %d, is not in it, so nothing shows that its streams are whole", a.manifest.Epoch)
 	}

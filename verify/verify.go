@@ -141,16 +141,18 @@ func (v *verification) checkpoints(size int64) error {
 		}
 	}
 	for _, c := range list {
-		cp := tlog.Checkpoint{Size: c.Size}
-		if c.Note != "" {
-			var err error
-			if cp, err = tlog.OpenCheckpoint([]byte(c.Note), v.a.key.origin, v.a.key.pub); err != nil || cp.Size != c.Size {
-				v.found.fail(-1, "an earlier checkpoint of %d records is not signed by the log key", c.Size)
-				continue
-			}
-		} else if own != nil && own.Size == c.Size {
+		var cp tlog.Checkpoint
+		var err error
+		switch {
+		case c.Note != "":
+			cp, err = tlog.OpenCheckpoint([]byte(c.Note), v.a.key.origin, v.a.key.pub)
+		case own != nil && own.Size == c.Size:
 			cp = *own
-		} else {
+		default:
+			continue // a proof for a checkpoint that nobody gave
+		}
+		if err != nil || cp.Size != c.Size {
+			v.found.fail(-1, "an earlier checkpoint of %d records is not signed by the log key", c.Size)
 			continue
 		}
 		if !v.consistent(c, cp.Root, size) {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,8 +26,8 @@ import (
 
 // story has a campaign in which devices were confirmed, failed and refused,
 // and returns its id.
-func story(t testing.TB, w *fwtest.World, n int) fw.CampaignID {
-	t.Helper()
+func story(tb testing.TB, w *fwtest.World, n int) fw.CampaignID {
+	tb.Helper()
 	ctx := context.Background()
 	ids := make([]fw.DeviceID, n)
 	for i := range ids {
@@ -39,21 +40,21 @@ func story(t testing.TB, w *fwtest.World, n int) fw.CampaignID {
 		Stages: []fw.StagePlan{{Name: "canary", Count: 2, MinConfirmed: 1}, {Name: "all", Percent: 100, MinConfirmed: n - 4}},
 	})
 	if err := w.Devices.Move(ctx, ids[2], fw.DeviceQuarantined, "test", fwtest.Rita); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	img := w.Image(rel)
 	for range 3 {
 		for i, d := range devices {
 			r, err := d.CheckIn(ctx, bench.Nonce())
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			if r.Action != authz.ActionUpdate {
 				continue
 			}
 			a, err := authz.Decode(r.Authorization)
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			event, reason := fw.EventConfirmed, fw.Reason("")
 			if i == 1 {
@@ -62,27 +63,27 @@ func story(t testing.TB, w *fwtest.World, n int) fw.CampaignID {
 				d.Run(img.Version, img.Digest, img.SecurityCounter)
 			}
 			if err := d.Report(ctx, a, event, reason); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 		}
 	}
 	return c.ID
 }
 
-func export(t testing.TB, w *fwtest.World, q ledger.BundleQuery) []byte {
-	t.Helper()
+func export(tb testing.TB, w *fwtest.World, q ledger.BundleQuery) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	if err := w.Ledger.Export(context.Background(), q, &b, nil); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b.Bytes()
 }
 
-func check(t testing.TB, b []byte, o verify.Options) *verify.Report {
-	t.Helper()
+func check(tb testing.TB, b []byte, o verify.Options) *verify.Report {
+	tb.Helper()
 	rep, err := verify.Verify(context.Background(), bytes.NewReader(b), o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return rep
 }
@@ -148,48 +149,48 @@ func TestALieInTheDatabaseIsFound(t *testing.T) {
 }
 
 // repack changes the members of a bundle and packs it again.
-func repack(t testing.TB, b []byte, change func(name string, data []byte) []byte) []byte {
-	t.Helper()
+func repack(tb testing.TB, b []byte, change func(name string, data []byte) []byte) []byte {
+	tb.Helper()
 	z, err := zstd.NewReader(bytes.NewReader(b))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer z.Close()
 	in := tar.NewReader(z)
 	var out bytes.Buffer
 	zw, err := zstd.NewWriter(&out)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	tw := tar.NewWriter(zw)
 	for {
 		h, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		data, err := io.ReadAll(in)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if data = change(h.Name, data); data == nil {
 			continue
 		}
 		h.Size = int64(len(data))
 		if err := tw.WriteHeader(h); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := tw.Write(data); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := tw.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := zw.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out.Bytes()
 }

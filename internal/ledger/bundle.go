@@ -38,6 +38,7 @@ type bundle struct {
 	size     int64
 	manifest verify.Manifest
 	streams  []evidence.StreamID
+	replayed map[fw.CampaignID]bool // those of the manifest
 	picked   bitset
 	trust    verify.Trust
 	progress func(done, total int64)
@@ -55,7 +56,7 @@ func (l *Ledger) Export(ctx context.Context, query BundleQuery, w io.Writer, pro
 	if (query.Campaign == "") == (query.Device == "") {
 		return fw.Errorf(fw.Invalid, "name a campaign or a device to export")
 	}
-	b := &bundle{l: l, q: l.db.Snapshot(ctx), query: query, progress: progress}
+	b := &bundle{l: l, q: l.db.Snapshot(ctx), query: query, replayed: make(map[fw.CampaignID]bool), progress: progress}
 	if err := b.closure(); err != nil {
 		return err
 	}
@@ -74,6 +75,11 @@ func (l *Ledger) Export(ctx context.Context, query BundleQuery, w io.Writer, pro
 		return fw.Wrap(fw.Internal, err, "cannot compress the bundle")
 	}
 	b.w = tar.NewWriter(z)
+	last, err := store.RecordByIndex(b.q, pos.Index)
+	if err != nil {
+		return fmt.Errorf("reading the epoch's record: %w", err)
+	}
+	b.manifest.CreatedAt = last.MS / 1000
 	if err := b.write(ctx, h.checkpoint, epoch); err != nil {
 		_ = z.Close() // the first error is the one to tell
 		return err
@@ -90,7 +96,6 @@ func (l *Ledger) Export(ctx context.Context, query BundleQuery, w io.Writer, pro
 // write writes all members in their order.
 func (b *bundle) write(ctx context.Context, checkpoint []byte, epoch *evidence.EpochTree) error {
 	b.manifest.Type, b.manifest.Tool = verify.Type, b.query.Tool
-	b.manifest.CreatedAt = time.Now().Unix()
 	b.manifest.Scope = verify.Scope{Campaign: b.query.Campaign, Device: b.query.Device}
 	b.manifest.Streams, b.manifest.Records = int64(len(b.streams)), b.picked.count
 	b.manifest.Proofs = verify.ProofPaths
@@ -108,8 +113,11 @@ func (b *bundle) write(ctx context.Context, checkpoint []byte, epoch *evidence.E
 		name string
 		v    any
 	}{
-		{verify.MemberManifest, b.manifest}, {verify.MemberTrust, b.trust},
-		{verify.MemberCheckpoint, checkpoint}, {verify.MemberCheckpoints, old}, {verify.MemberReadme, []byte(readme)},
+		{verify.MemberManifest, b.manifest},
+		{verify.MemberTrust, b.trust},
+		{verify.MemberCheckpoint, checkpoint},
+		{verify.MemberCheckpoints, old},
+		{verify.MemberReadme, []byte(readme)},
 	} {
 		data, ok := m.v.([]byte)
 		if !ok {

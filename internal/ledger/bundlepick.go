@@ -77,6 +77,7 @@ func (b *bundle) campaign(id fw.CampaignID, add func(evidence.StreamID)) error {
 	if err := json.Unmarshal(row.Plan, &plan); err != nil {
 		return fw.Wrap(fw.Corrupt, err, "the stored plan of campaign %s cannot be read", id)
 	}
+	b.replayed[id] = true
 	add(evidence.CampaignStream(id))
 	add(evidence.ReleaseStream(plan.Release))
 	if plan.Rollback != nil {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/writ-project/writ/internal/evidence"
@@ -65,6 +66,14 @@ func (b *bundle) records(ctx context.Context) error {
 		if err := s.add(f); err != nil {
 			return err
 		}
+		if f, err = b.authorization(row); err != nil {
+			return err
+		}
+		if f != nil {
+			if err := s.add(f); err != nil {
+				return err
+			}
+		}
 		at, done = i+1, done+1
 		if b.progress != nil && (done%1000 == 0 || done == b.picked.count) {
 			b.progress(done, b.picked.count)
@@ -122,6 +131,37 @@ func (b *bundle) frame(row store.RecordRow) (*verify.Frame, error) {
 	return f, nil
 }
 
+// authorization returns the authorization that was signed on a decision of an
+// exported campaign, nil when there is none. It is not in the record, because
+// it names the record's place; the record has the digest of its claims.
+func (b *bundle) authorization(row store.RecordRow) (*verify.Frame, error) {
+	if row.Body == nil || row.Type != string(evidence.TypeDecision) {
+		return nil, nil
+	}
+	rec, err := evidence.Decode(row.Body)
+	if err != nil {
+		return nil, fw.Wrap(fw.Corrupt, err, "record %d cannot be read", row.Index)
+	}
+	var said struct {
+		Campaign      fw.CampaignID      `json:"campaign"`
+		Authorization fw.AuthorizationID `json:"authorization"`
+	}
+	if err := json.Unmarshal(rec.Data, &said); err != nil {
+		return nil, fw.Wrap(fw.Corrupt, err, "record %d cannot be read", row.Index)
+	}
+	if said.Authorization == "" || !b.replayed[said.Campaign] {
+		return nil, nil
+	}
+	a, err := store.AuthorizationByID(b.q, said.Authorization)
+	if fw.KindOf(err) == fw.NotFound {
+		return nil, nil // the verifier will say that it is missing
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &verify.Frame{Index: row.Index, Authorization: a.COSE}, nil
+}
+
 // pageReader reads rows singly where few are picked and in pages where many
 // are.
 type pageReader struct {
@@ -136,13 +176,13 @@ func (p *pageReader) read(i int64) (store.RecordRow, error) {
 	if len(p.rows) > 0 && p.rows[0].Index == i {
 		return p.rows[0], nil
 	}
-	close := 0
+	near := 0
 	for j := i; j < min(i+readAhead, p.b.size); j++ {
 		if p.b.picked.has(j) {
-			close++
+			near++
 		}
 	}
-	if close < readAhead/8 {
+	if near < readAhead/8 {
 		return store.RecordByIndex(p.b.q, i)
 	}
 	var err error

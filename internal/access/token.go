@@ -91,7 +91,7 @@ func (a *Access) insertToken(tx *store.Tx, by Principal, req TokenRequest) (*Iss
 	hash := secret.hash()
 	now := tx.Now()
 	row := store.AccessToken{
-		ID: fw.NewID("tok"), Person: req.Person, Name: req.Name, Roles: joinRoles(req.Roles), Hash: hash[:],
+		ID: fw.NewID("tok", now), Person: req.Person, Name: req.Name, Roles: joinRoles(req.Roles), Hash: hash[:],
 		CreatedAt: now.Unix(), ExpiresAt: now.Add(req.TTL).Unix(),
 	}
 	if err := store.InsertAccessToken(tx, row); err != nil {

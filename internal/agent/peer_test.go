@@ -134,7 +134,7 @@ func (p *peer) signed(key ed25519.PrivateKey, version string, counter uint64, co
 	res := must(raw.Format{}.Sign(p.t.Context(), io.Discard, bytes.NewReader(content), int64(len(content)), key,
 		image.SignOptions{Version: version, SecurityCounter: &counter, Hardware: []string{hardware}}))
 	f := &firmware{content: content, envelope: res.Envelope, Component: authz.Component{
-		Name: "main", Release: fw.ReleaseID(fw.NewID("rel")), Version: version, Digest: res.SHA256, Size: res.Size,
+		Name: "main", Release: fw.ReleaseID(fw.NewID("rel", time.Now())), Version: version, Digest: res.SHA256, Size: res.Size,
 		Format: "raw", SecurityCounter: counter, Envelope: fw.DigestOf(res.Envelope),
 	}}
 	p.mu.Lock()
@@ -243,7 +243,7 @@ func (p *peer) authorize(in authz.CheckIn, leaf *x509.Certificate) {
 	commitment := fw.Digest(randomBytes(32))
 	c := authz.Claims{
 		Issuer: "test", Device: fw.DeviceID(leaf.Subject.CommonName), IssuedAt: now, NotBefore: now, Expires: now + 3600,
-		ID: fw.AuthorizationID(fw.NewID("aut")), Thumbprint: must(authz.Thumbprint(leaf.PublicKey)), Nonce: in.Nonce, Sequence: p.sequence,
+		ID: fw.AuthorizationID(fw.NewID("aut", time.Now())), Thumbprint: must(authz.Thumbprint(leaf.PublicKey)), Nonce: in.Nonce, Sequence: p.sequence,
 		Campaign: "cmp_test", Update: "upd_test", Hardware: in.Hardware, Plan: fw.DigestOf([]byte("plan")),
 		Manifest: fw.DigestOf([]byte("manifest")), Published: fw.DigestOf([]byte("publication")), Components: []authz.Component{component},
 		Decision: uint64(p.edge.Size()), Commitment: commitment,

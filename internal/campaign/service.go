@@ -61,9 +61,9 @@ func (r *Register) changed(p fw.ProductID) {
 // Propose stores a new campaign, in review. The plan's identity fields are
 // filled in here; everything else is checked and refused rather than fixed.
 func (s *Service) Propose(ctx context.Context, plan fw.Plan, actor fw.PersonID) (store.Campaign, error) {
-	plan.Campaign = fw.CampaignID(fw.NewID("cmp"))
 	var row store.Campaign
 	err := s.db.Tx(ctx, func(tx *store.Tx) error {
+		plan.Campaign = fw.CampaignID(fw.NewID("cmp", tx.Now()))
 		bytes, err := s.finishPlan(tx, &plan, actor)
 		if err != nil {
 			return err

@@ -42,13 +42,13 @@ const MainComponent ComponentName = "main"
 // idEncoding has no look-alikes, and sorts as the bytes do.
 var idEncoding = base32.NewEncoding("23456789abcdefghijkmnpqrstuvwxyz").WithPadding(base32.NoPadding)
 
-// NewID returns prefix, an underscore and 20 lower-case characters: when it
-// was made, in 10 ms, and 60 random bits. Ids in order of time keep an index
+// NewID returns prefix, an underscore and 20 lower-case characters: at, in
+// units of 10 ms, and 60 random bits. Ids in order of time keep an index
 // over millions of them growing at one end. They are names, not secrets.
-func NewID(prefix string) string {
+func NewID(prefix string, at time.Time) string {
 	var b [13]byte
 	rand.Read(b[:]) // never fails: crypto/rand.Read, Go 1.24
-	t := uint64(max(0, time.Now().UnixMilli()/10))
+	t := uint64(max(0, at.UnixMilli()/10))
 	b[0], b[1], b[2], b[3], b[4] = byte(t>>32), byte(t>>24), byte(t>>16), byte(t>>8), byte(t)
 	return prefix + "_" + idEncoding.EncodeToString(b[:])[:20]
 }

@@ -20,7 +20,7 @@ func (s *Service) Propose(ctx context.Context, d Draft, actor fw.PersonID) (stor
 	}
 	var row store.Release
 	err = s.o.DB.Tx(ctx, func(tx *store.Tx) error {
-		row = store.Release{ID: fw.ReleaseID(fw.NewID("rel")), Product: m.Product, CreatedAt: tx.Now().Unix()}
+		row = store.Release{ID: fw.ReleaseID(fw.NewID("rel", tx.Now())), Product: m.Product, CreatedAt: tx.Now().Unix()}
 		if err := s.setManifest(tx, &row, m, actor); err != nil {
 			return err
 		}

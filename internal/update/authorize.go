@@ -2,6 +2,7 @@ package update
 
 import (
 	"slices"
+	"time"
 
 	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/campaign"
@@ -14,7 +15,7 @@ import (
 // claims says what the device may install.
 func (s *Service) claims(l *campaign.Live, ask *question, v *visit, f policy.Facts) (authz.Claims, error) {
 	c := authz.Claims{
-		Issuer: s.o.Issuer, Device: v.who.Device.ID, ID: fw.AuthorizationID(fw.NewID("aut")),
+		Issuer: s.o.Issuer, Device: v.who.Device.ID, ID: fw.AuthorizationID(fw.NewID("aut", time.Unix(f.Now, 0))),
 		IssuedAt: f.Now, NotBefore: f.Now, Expires: f.Now + l.Terms.Plan.AuthorizationTTL,
 		Thumbprint: fw.Digest(v.who.Certificate.Thumbprint), Nonce: v.in.Nonce, Sequence: uint64(v.who.Device.AuthSeq) + 1,
 		Campaign: l.Row.ID, Update: ask.update.ID, Hardware: v.who.Device.Hardware,

@@ -212,7 +212,7 @@ func (s *Service) answer(q store.Queryer, l *campaign.Live, ask *question, v *vi
 		return found{write: true}, nil
 	}
 	if !ask.known {
-		ask.update.ID = fw.UpdateID(fw.NewID("upd"))
+		ask.update.ID = fw.UpdateID(fw.NewID("upd", tx.Now()))
 	}
 	if !d.Allow {
 		return found{refused: d.Reasons}, s.refuse(tx, l, ask, facts, d)

@@ -255,7 +255,9 @@ func (s *Service) refuse(tx *store.Tx, l *campaign.Live, ask *question, f policy
 		return err
 	}
 	u.State, u.RefusalKey, u.RefusalCount, u.RefusalIndex = to, policy.RefusalKey(d), 0, pos.Index
-	if len(d.Reasons) > 0 {
+	// Why an update failed or was rejected stays on file: the log has every
+	// refusal since.
+	if len(d.Reasons) > 0 && !u.Member {
 		u.Reason = d.Reasons[0]
 	}
 	return ask.put(tx, &u)

@@ -88,8 +88,10 @@ func (a *auditor) approved(it *item, d *evidence.Approval) {
 	if p == nil {
 		p = new(approved)
 		a.approvals[d.Subject] = p
+		a.hold(sizeSmall)
 	}
 	if len(p.list) < approval.MaxApprovals {
+		a.hold(sizeSmall + len(one.Armored))
 		p.list = append(p.list, one)
 	}
 	p.lastMS = it.rec.MS

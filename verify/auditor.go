@@ -41,6 +41,8 @@ type auditor struct {
 
 	awaited  *awaited // the decision in the frame before, when it allows
 	unjudged int64    // index of the last decision that is not replayed; -1: none
+
+	held int64 // about how many bytes everything above takes
 }
 
 // approved is what was approved of one document.
@@ -83,6 +85,19 @@ func newAuditor(f *findings, m *Manifest) *auditor {
 	return a
 }
 
+// Sizes of what is remembered, in bytes, measured with the maps it is in.
+const (
+	sizeStream    = 300
+	sizeFinding   = 400
+	sizeSmall     = 250 // a device, an update, a product, an erased record
+	sizeKey       = 1 << 10
+	sizeCondition = 16 << 10 // a compiled condition
+)
+
+// hold counts bytes that stay until the end. Everything that grows with the
+// bundle goes through it, so that no bundle takes more than the limit.
+func (a *auditor) hold(n int) { a.held += int64(n) }
+
 // fail adds a finding about a record.
 func (a *auditor) fail(it *item, format string, args ...any) {
 	a.add(SeverityFailed, it.frame.Index, "%s: %s", kind(it), fmt.Sprintf(format, args...))
@@ -97,6 +112,7 @@ func (a *auditor) lack(it *item, format string, args ...any) {
 // others what a record rests on is rightly missing.
 func (a *auditor) failIn(s evidence.StreamID, it *item, format string, args ...any) {
 	if list := a.scoped[s]; len(list) < 20 {
+		a.hold(sizeFinding)
 		a.scoped[s] = append(list, Finding{SeverityFailed, it.frame.Index, kind(it) + ": " + fmt.Sprintf(format, args...)})
 	}
 }
@@ -199,6 +215,7 @@ func (a *auditor) dispatch(it *item) {
 	case *evidence.Approval:
 		a.approved(it, d)
 	case *evidence.Product:
+		a.hold(sizeSmall + len(it.rec.Data))
 		a.docs.products[d.Product] = *d
 	case *evidence.Signed:
 		a.imageSigned(it, d)
@@ -231,5 +248,6 @@ func (a *auditor) policyCreated(it *item, document []byte) {
 		a.fail(it, "the policy cannot be read: %v", err)
 		return
 	}
+	a.hold(3*len(document) + 16*sizeCondition)
 	a.docs.policies[fw.DigestOf(document)] = p
 }

@@ -51,6 +51,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := fs.String("roster-root", "", "file with the roster root's public key, PEM or DER")
 	checkpoint := fs.String("checkpoint", "", "file with a checkpoint of this log that you have from before")
 	output := fs.String("o", "text", "text or json")
+	memory := fs.Int64("memory", DefaultMemory>>20, "MiB that what is remembered of devices and campaigns may take")
 	timeout := fs.Duration("timeout", time.Hour, "give up after this long")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -65,13 +66,14 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := context.WithTimeout(ctx, *timeout)
 	defer stop()
 	o, err := options(*logKey, *root, *checkpoint)
+	o.MaxMemory = *memory << 20
 	var rep *Report
 	if err == nil {
 		rep, err = file(ctx, fs.Arg(0), o)
 	}
 	if err != nil {
 		say(stderr, "writ-verify: "+err.Error()+"\n")
-		if ctx.Err() != nil || errors.Is(err, os.ErrNotExist) {
+		if ctx.Err() != nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, errMemory) {
 			return ExitIncomplete
 		}
 		return ExitFailed

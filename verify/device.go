@@ -33,6 +33,7 @@ func (a *auditor) deviceRegistered(it *item, d *evidence.Registered) {
 	if a.devices[d.Device] != nil {
 		a.fail(it, "device %s is registered twice", clip(string(d.Device)))
 	}
+	a.hold(sizeSmall + len(it.rec.Data))
 	a.devices[d.Device] = &device{product: d.Product, hardware: d.Hardware, state: d.State}
 }
 
@@ -41,6 +42,7 @@ func (a *auditor) deviceMoved(it *item, d *deviceState) {
 	v := a.devices[d.Device]
 	if v == nil {
 		v = new(device)
+		a.hold(sizeSmall)
 		a.devices[d.Device] = v
 		a.failIn(evidence.DeviceStream(d.Device), it, "device %s moves before it is registered", clip(string(d.Device)))
 	} else if v.state != d.From || !d.From.CanMove(d.To) {
@@ -85,6 +87,7 @@ func (a *auditor) certified(it *item, d *evidence.Certificate) {
 		return
 	}
 	thumb, err := authz.Thumbprint(cert.PublicKey)
+	a.hold(sizeKey)
 	a.certs[d.Serial] = &certificate{device: d.Device, pub: cert.PublicKey, thumbprint: thumb, state: d.To, notBefore: d.NotBefore, notAfter: d.NotAfter}
 	switch {
 	case d.Device != "" && (err != nil || string(thumb[:]) != string(d.Thumbprint)):

@@ -151,7 +151,9 @@ func (a *auditor) granted(it *item, c *campaign, u *update, d *decision) {
 	u.attempts, u.last, u.authorization, u.rollback = attempts+1, f.Now, d.said.Authorization, f.Update.Rollback
 	u.expires = expiry(c.plan, f.Now)
 	if c.plan.RatePerMinute > 0 {
+		before := len(c.grants.seconds)
 		c.grants.add(f.Now)
+		a.hold(16 * (len(c.grants.seconds) - before))
 	}
 }
 

@@ -85,6 +85,7 @@ func (a *auditor) keyCreated(it *item, k *evidence.Key) {
 	if _, twice := a.ring.keys[k.Name]; twice {
 		a.fail(it, "key %s is made twice", clip(string(k.Name)))
 	}
+	a.hold(2*sizeKey + 2*len(it.rec.Data))
 	a.ring.keys[k.Name] = *k
 	switch k.Purpose {
 	case fw.PurposeDeviceCA:

@@ -29,6 +29,7 @@ func (a *auditor) releaseProposed(it *item, document []byte) {
 	if _, ok := it.rec.Link(evidence.ReleaseStream(m.Release)); !ok {
 		a.fail(it, "it is not in the stream of the release it proposes")
 	}
+	a.hold(sizeSmall + 4*len(document))
 	a.docs.manifests[fw.DigestOf(document)] = m
 	a.releases[m.Release] = &release{
 		state: fw.ReleaseInReview, manifest: m, document: document,
@@ -55,6 +56,7 @@ func (a *auditor) keyUsed(it *item, d *keyUse) {
 		a.failIn(s, it, "key %s was used for release %s before it was proposed", d.Key, m.Release)
 		return
 	}
+	a.hold(sizeSmall + 2*len(d.Document))
 	r.uses[it.frame.Index] = d
 	if string(r.document) != string(d.Document) {
 		a.failIn(s, it, "key %s was used for another manifest than the one proposed last", d.Key)
@@ -79,6 +81,7 @@ func (a *auditor) imageSigned(it *item, d *evidence.Signed) {
 		a.failIn(s, it, "an image of release %s was signed before it was proposed", d.Release)
 		return
 	}
+	a.hold(sizeSmall + len(it.rec.Data))
 	r.signed[d.Component] = d
 	use := r.uses[d.Decision]
 	switch key := a.ring.keys[d.Key]; {
@@ -99,6 +102,7 @@ func (a *auditor) published(it *item, d *evidence.Published) {
 		return
 	}
 	s := evidence.ReleaseStream(p.Release)
+	a.hold(sizeSmall + 3*len(d.Document))
 	a.docs.publications[fw.DigestOf(d.Document)] = p
 	r := a.releases[p.Release]
 	if r == nil {

@@ -85,6 +85,7 @@ func (a *auditor) campaignProposed(it *item, document []byte) {
 		a.fail(it, "the plan's cohort cannot be read: %v", err)
 		return
 	}
+	a.hold(4*len(document) + (1+len(p.Stages))*sizeCondition)
 	c.stages = make([]*policy.Condition, len(p.Stages))
 	for i, s := range p.Stages {
 		if s.Cohort == "" {
@@ -112,6 +113,9 @@ func (a *auditor) planApproved(_ *item, subject fw.Digest) {
 // outOfScope counts a record of a campaign that this bundle does not replay.
 func (a *auditor) outOfScope(_ *item, id fw.CampaignID) {
 	a.counts.OutOfScope++
+	if a.outside[id] == 0 {
+		a.hold(sizeSmall)
+	}
 	a.outside[id]++
 }
 
@@ -218,6 +222,7 @@ func (a *auditor) update(it *item, c fw.CampaignID, d fw.DeviceID, id fw.UpdateI
 	u := a.updates[k]
 	if u == nil {
 		u = &update{id: id}
+		a.hold(sizeSmall + len(d) + len(id))
 		a.updates[k] = u
 	}
 	if u.id != id {

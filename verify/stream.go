@@ -21,6 +21,7 @@ func (a *auditor) link(it *item, l evidence.Link) {
 	if s == nil {
 		s = new(stream)
 		a.streams[l.Stream] = s
+		a.hold(sizeStream + len(l.Stream))
 	}
 	switch {
 	case l.N <= s.head.N:
@@ -39,6 +40,7 @@ func (a *auditor) link(it *item, l evidence.Link) {
 // wasErased takes in what is left of an erased record.
 func (a *auditor) wasErased(it *item) {
 	a.counts.Erased++
+	a.hold(sizeSmall)
 	a.erased[it.frame.Index] = erasure{commitment: it.frame.Commitment}
 	if len(it.frame.Places) == 0 {
 		a.fail(it, "it is said to be erased and is in no stream")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -19,14 +20,25 @@ type Options struct {
 	TrustedCheckpoint []byte            // a checkpoint of this log got another way; nil: none
 	RosterRoot        ed25519.PublicKey // nil: the log's own
 	Workers           int               // 0: one per CPU
+	MaxMemory         int64             // bytes for what is remembered of devices, campaigns and streams; 0: [DefaultMemory]
 	Progress          func(done, total int64)
 }
+
+// DefaultMemory is how many bytes a verification may remember: enough for a
+// campaign of about two million devices.
+const DefaultMemory = 4 << 30
+
+// errMemory is in the chain of the error about a bundle that is too large.
+var errMemory = errors.New("the memory limit was reached")
 
 // Verify verifies a bundle. An error means that it cannot be read as a bundle
 // at all; everything else is in the report.
 func Verify(ctx context.Context, r io.Reader, o Options) (*Report, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.MaxMemory <= 0 {
+		o.MaxMemory = DefaultMemory
 	}
 	in, err := newReader(r, o.Workers)
 	if err != nil {
@@ -223,6 +235,11 @@ func (v *verification) records(ctx context.Context) error {
 		}
 		for _, it := range b.items {
 			v.a.audit(it)
+		}
+		if v.a.held > v.o.MaxMemory {
+			err = fw.Wrap(fw.TooLarge, errMemory, "what there is to remember of this bundle is more than %d MiB: give it more with --memory, or export fewer devices at once", v.o.MaxMemory>>20)
+			stop()
+			continue
 		}
 		if v.o.Progress != nil {
 			v.o.Progress(v.a.counts.Records, v.a.manifest.Records)

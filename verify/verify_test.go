@@ -1,24 +1,21 @@
 package verify_test
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/bench"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/fwtest"
 	"github.com/writ-project/writ/internal/ledger"
+	"github.com/writ-project/writ/internal/release"
 	"github.com/writ-project/writ/internal/server"
 	"github.com/writ-project/writ/internal/store"
 	"github.com/writ-project/writ/verify"
@@ -35,16 +32,29 @@ func story(tb testing.TB, w *fwtest.World, n int) fw.CampaignID {
 	}
 	devices := w.Enrolled(ids...)
 	rel := w.Publish("2.0.0", "raw", 2, bytes.Repeat([]byte("firmware"), 100))
-	c := w.Campaign(fw.Plan{
-		Name: "test", Release: rel.ID, Cohort: `device.hardware == "gw-1"`, Attempts: 3, AuthorizationTTL: 3600, OnFailure: fw.FailurePause, Quorum: 1,
+	c, err := w.Campaigns.Propose(ctx, fw.Plan{
+		Name: "test", Release: rel.ID, Cohort: `device.hardware == "gw-1"`, Attempts: 3, AuthorizationTTL: 3600, OnFailure: fw.FailurePause,
+		Quorum: 2, RatePerMinute: 100_000,
 		Stages: []fw.StagePlan{{Name: "canary", Count: 2, MinConfirmed: 1}, {Name: "all", Percent: 100, MinConfirmed: n - 4}},
-	})
+	}, fwtest.Rita)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, p := range []fw.PersonID{fwtest.Ann, fwtest.Ben} {
+		if _, err := w.Releases.ApproveCampaign(ctx, c.ID, release.Signature{Person: p, Armored: w.Sign(p, c.Plan)}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if c, err = w.Campaigns.Start(ctx, c.ID, fwtest.Rita); err != nil {
+		tb.Fatal(err)
+	}
 	if err := w.Devices.Move(ctx, ids[2], fw.DeviceQuarantined, "test", fwtest.Rita); err != nil {
 		tb.Fatal(err)
 	}
 	img := w.Image(rel)
 	for range 3 {
-		for i, d := range devices {
+		// The second device has time for two attempts, and both fail.
+		for i, d := range slices.Insert(slices.Clone(devices), 1, devices[1]) {
 			r, err := d.CheckIn(ctx, bench.Nonce())
 			if err != nil {
 				tb.Fatal(err)
@@ -57,7 +67,7 @@ func story(tb testing.TB, w *fwtest.World, n int) fw.CampaignID {
 				tb.Fatal(err)
 			}
 			event, reason := fw.EventConfirmed, fw.Reason("")
-			if i == 1 {
+			if i == 1 || i == 2 {
 				event, reason = fw.EventFailed, fw.FailHealth
 			} else {
 				d.Run(img.Version, img.Digest, img.SecurityCounter)
@@ -148,51 +158,18 @@ func TestALieInTheDatabaseIsFound(t *testing.T) {
 	}
 }
 
-// repack changes the members of a bundle and packs it again.
+// repack changes the members of a bundle and packs it again; nil leaves a
+// member out.
 func repack(tb testing.TB, b []byte, change func(name string, data []byte) []byte) []byte {
 	tb.Helper()
-	z, err := zstd.NewReader(bytes.NewReader(b))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer z.Close()
-	in := tar.NewReader(z)
-	var out bytes.Buffer
-	zw, err := zstd.NewWriter(&out)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tw := tar.NewWriter(zw)
-	for {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		data, err := io.ReadAll(in)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if data = change(h.Name, data); data == nil {
-			continue
-		}
-		h.Size = int64(len(data))
-		if err := tw.WriteHeader(h); err != nil {
-			tb.Fatal(err)
-		}
-		if _, err := tw.Write(data); err != nil {
-			tb.Fatal(err)
+	names, data := openMembers(tb, b)
+	var kept []string
+	for _, n := range names {
+		if data[n] = change(n, data[n]); data[n] != nil {
+			kept = append(kept, n)
 		}
 	}
-	if err := tw.Close(); err != nil {
-		tb.Fatal(err)
-	}
-	if err := zw.Close(); err != nil {
-		tb.Fatal(err)
-	}
-	return out.Bytes()
+	return packMembers(tb, kept, data)
 }
 
 func TestAChangedBundleNeverVerifies(t *testing.T) {

@@ -1,0 +1,4 @@
+package verify
+
+// CutFrame is cutFrame, for tests that take bundles apart.
+var CutFrame = cutFrame

@@ -50,7 +50,7 @@ func (ks *Keystore) unlock(opt KeystoreOptions) (*age.X25519Identity, error) {
 	plain, err := decrypt(sealed, id)
 	if err != nil {
 		if _, wrong := errors.AsType[*age.NoIdentityMatchError](err); wrong {
-			return nil, fw.Wrap(fw.Forbidden, err, "wrong passphrase for the key store in %s: give the one it was made with", ks.dir)
+			return nil, fw.Wrap(fw.Forbidden, errors.Join(ErrPassphrase, err), "wrong passphrase for the key store in %s: give the one it was made with", ks.dir)
 		}
 		return nil, fw.Wrap(fw.Corrupt, err, "%s is damaged: restore it from a backup", path)
 	}

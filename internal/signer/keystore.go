@@ -30,6 +30,10 @@ const (
 // maxKeys bounds a key store directory.
 const maxKeys = 1000
 
+// ErrPassphrase is in the error of [OpenKeystore] when the passphrase is not the
+// store's, for a caller that knows where it came from.
+var ErrPassphrase = errors.New("wrong passphrase")
+
 // KeystoreOptions says how the key store is unlocked. Exactly one of
 // Passphrase and Identity is needed.
 type KeystoreOptions struct {

@@ -149,17 +149,19 @@ func (l *LogSigner) Sign(msg []byte) ([]byte, error) {
 	case head.Size > l.last.Size && !l.last.Root.IsZero():
 		l.prior = l.last
 	}
+	// Before head counts as signed: after a failure, of a full disk say, the
+	// same size is asked for again with another root.
+	if l.since++; l.since >= persistEvery {
+		if err := l.persist(); err != nil {
+			return nil, err
+		}
+	}
 	sig, err := l.key.sign(msg)
 	if err != nil {
 		return nil, err
 	}
 	l.last = head
 	l.remember(head.Root)
-	if l.since++; l.since >= persistEvery {
-		if err := l.persist(); err != nil {
-			return nil, err
-		}
-	}
 	return sig, nil
 }
 
@@ -233,8 +235,11 @@ func (l *LogSigner) persist() error {
 	if err != nil {
 		return err
 	}
+	if err := writeAtomic(l.path, append(b, '\n')); err != nil {
+		return err
+	}
 	l.since = 0
-	return writeAtomic(l.path, append(b, '\n'))
+	return nil
 }
 
 func (l *LogSigner) close() error {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,6 +95,28 @@ func TestAbandonedCheckpointCanBeReplaced(t *testing.T) {
 	}
 	mustCheckpoint(t, l, 6, "c")
 	mustCheckpoint(t, l, 7, "d")
+}
+
+// The state file cannot be written for a while. What is asked for meanwhile is
+// refused, and later signed as if it had not been asked for before.
+func TestAFailureToWriteTheStateIsNoSignature(t *testing.T) {
+	w := newWorld(t)
+	l := logSigner(t, w)
+	for i := range int64(persistEvery - 1) {
+		mustCheckpoint(t, l, i+1, fmt.Sprint(i))
+	}
+	good := l.path
+	l.path = filepath.Join(t.TempDir(), "gone", "log.json")
+	for _, r := range []string{"first", "second"} {
+		if _, err := l.Sign(checkpoint(persistEvery, root(r))); fw.KindOf(err) != fw.Unavailable {
+			t.Errorf("got %v, want Unavailable", err)
+		}
+	}
+	l.path = good
+	mustCheckpoint(t, l, persistEvery, "third")
+	if _, err := l.Sign(checkpoint(persistEvery, root("fourth"))); fw.KindOf(err) != fw.Conflict {
+		t.Errorf("a fork: got %v, want Conflict", err)
+	}
 }
 
 func receipt(r [32]byte) []byte { return sigStructure(r[:]) }

@@ -20,7 +20,8 @@
 //   - SQLite runs in WAL mode with synchronous=FULL; the pragmas are read back
 //     after opening and the database is refused when they do not hold.
 //     Checkpoints of the WAL are explicit, and an error in one is fatal,
-//     because an error inside an automatic checkpoint is silent.
+//     because an error inside an automatic checkpoint is silent; except that
+//     on a full disk commits fail, and go on when there is space again.
 //   - Readers ([DB.Snapshot]) have connections of their own and cannot write.
 //
 // SQL is written once with $1 placeholders. The few differences between the

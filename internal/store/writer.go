@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -88,13 +90,20 @@ func (db *DB) gather(first *op) []*op {
 	return ops
 }
 
-// checkpointWAL copies the WAL into the database. Its error is fatal.
+// checkpointWAL copies the WAL into the database. Its error is fatal, unless
+// it is for want of space.
 func (db *DB) checkpointWAL(mode string) {
 	if db.Err() != nil {
 		return
 	}
 	var busy, pages, done int
 	err := db.conn.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &pages, &done)
+	if full(err) {
+		// What was committed is in the write-ahead log still, and is copied
+		// once there is space. Until then commits fail and readers do not.
+		db.log.Error("the disk of the database is full: free some space", "error", err)
+		return
+	}
 	if err != nil {
 		db.fail(fmt.Errorf("checkpointing the write-ahead log: %w", err))
 	}
@@ -229,6 +238,12 @@ func call(fn func(*Tx) error, tx *Tx) (err error) {
 func retryable(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "40001" || e.Code == "40P01")
+}
+
+// full reports whether SQLite found no space on the disk.
+func full(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
 // diskError gives a failure to begin or commit a message that says what to

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"time"
 
 	"github.com/writ-project/writ/internal/authz"
@@ -40,6 +41,9 @@ const custody = "embedded-file"
 // openKeys unlocks the key folder and makes the keys that are missing.
 func openKeys(ctx context.Context, c *config.Config) (*signer.Keystore, *signer.Signer, error) {
 	ks, err := signer.OpenKeystore(c.Keys(), signer.KeystoreOptions{Passphrase: c.Passphrase, ScryptLogN: c.ScryptLogN})
+	if errors.Is(err, signer.ErrPassphrase) {
+		return nil, nil, fw.Wrap(fw.Forbidden, err, "wrong passphrase for the key store in %s: set %s, or %s to a file that holds it, to the one it was made with", c.Keys(), config.PassphraseEnv, config.PassphraseFileEnv)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -192,6 +192,11 @@ func (r *rig) enrol(ctx context.Context, n int, a answer) error {
 		}
 	}
 	fmt.Fprintf(r.o.Out, "# registered %d devices in %s\n", n, time.Since(begin).Round(10*time.Millisecond))
+	begin = time.Now()
+	if _, err := r.ask(command{Do: "remember", From: active, N: n - active}); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.o.Out, "# %d of them checked in once, in process, and are known as idle, in %s\n", n-active, time.Since(begin).Round(10*time.Millisecond))
 	r.devices, r.auths = make([]*Device, active), make([]*authz.Authorization, active)
 	begin = time.Now()
 	if err := each(active, 16, func(i int) error {

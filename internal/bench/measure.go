@@ -190,7 +190,7 @@ func (r *rig) memory(context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{What: "server memory", Memory: float64(a.RSS) / (1 << 20), Note: fmt.Sprintf("resident, after the above; %d connections open", len(r.devices))}, nil
+	return Result{What: "server memory", Memory: float64(a.RSS) / (1 << 20), Note: fmt.Sprintf("resident, after the above; %d devices known as idle, %d connections open", r.fleet, len(r.devices))}, nil
 }
 
 func (r *rig) verify(ctx context.Context, dir string) (Result, error) {

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/config"
 	"github.com/writ-project/writ/internal/enroll"
 	"github.com/writ-project/writ/internal/evidence"
@@ -29,12 +30,13 @@ import (
 	"github.com/writ-project/writ/internal/operator"
 	"github.com/writ-project/writ/internal/server"
 	"github.com/writ-project/writ/internal/store"
+	"github.com/writ-project/writ/internal/update"
 )
 
 // command is what the load generator asks of the server process: to prepare
 // something, or to say what it used. Nothing measured goes this way.
 type command struct {
-	Do     string `json:"do"` // register, campaign, append, export, usage
+	Do     string `json:"do"` // register, remember, campaign, append, export, usage
 	N      int    `json:"n,omitempty"`
 	From   int    `json:"from,omitempty"`
 	Tokens bool   `json:"tokens,omitempty"`
@@ -155,6 +157,8 @@ func (b *child) run(ctx context.Context, c command) (answer, error) {
 		return b.append(ctx, c.N)
 	case "export":
 		return b.export(ctx, c.Path)
+	case "remember":
+		return answer{}, b.remember(ctx, c.From, c.N)
 	case "usage":
 		runtime.GC()
 		return answer{CPU: cpu(), RSS: rss()}, nil
@@ -186,6 +190,49 @@ func (b *child) register(ctx context.Context, c command) (answer, error) {
 		}
 	}
 	return a, nil
+}
+
+// remember makes registered devices known as idle: each has a certificate on
+// file and checks in once, as over a connection. Only the TLS handshakes and
+// the certificates' signatures are left out, which a fleet of this size would
+// spend minutes on.
+func (b *child) remember(ctx context.Context, from, n int) error {
+	body, err := authz.EncodeCheckIn(authz.CheckIn{Nonce: Nonce(), Facts: authz.Facts{
+		Hardware: hardware, TrustVersion: 1,
+		Components: []authz.ReportedComponent{{Name: fw.MainComponent, Version: "1.0.0", Digest: fw.DigestOf([]byte("factory"))}},
+	}})
+	if err != nil {
+		return err
+	}
+	const page = 500
+	for i := from; i < from+n; i += page {
+		k := min(page, from+n-i)
+		now := time.Now().Unix()
+		if err := b.s.DB.Tx(ctx, func(tx *store.Tx) error {
+			for j := i; j < i+k; j++ {
+				digest := fw.DigestOf([]byte(deviceID(j)))
+				if err := store.SetDeviceState(tx, deviceID(j), fw.DeviceClaimed, fw.DeviceActive, ""); err != nil {
+					return err
+				}
+				if err := store.InsertCertificate(tx, store.Certificate{
+					Serial: digest.Hex()[:32], Device: deviceID(j), State: fw.CertActive, Fingerprint: digest[:], Thumbprint: digest[:],
+					NotBefore: now, NotAfter: now + 90*24*3600, DER: make([]byte, 500), CreatedAt: now,
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := each(k, k, func(j int) error {
+			_, err := b.s.Updates.CheckIn(ctx, update.Peer{Fingerprint: fw.DigestOf([]byte(deviceID(i + j)))}, body)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // campaign publishes a new release and starts a campaign for every device,

@@ -125,7 +125,7 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	common := []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "temp_store(MEMORY)"}
 	var err error
 	// Automatic checkpoints are off: an error inside one would be silent.
-	if db.write, err = sql.Open("sqlite", dsn(append(common, "wal_autocheckpoint(0)", "cache_size(-65536)")...)); err != nil {
+	if db.write, err = sql.Open("sqlite", dsn(append(common, "wal_autocheckpoint(0)", "cache_size(-32768)")...)); err != nil {
 		return fmt.Errorf("opening the database: %w", err)
 	}
 	db.write.SetMaxOpenConns(2) // the writer, and the checkpointer

@@ -156,10 +156,13 @@ func SetDeviceAttributes(tx *Tx, id fw.DeviceID, attributes string) error {
 	return err
 }
 
-// TouchDevices stores when devices were last seen. Losing one is harmless.
-func TouchDevices(tx *Tx, at map[fw.DeviceID]int64) error {
-	for id, t := range at {
-		if _, err := tx.exec("INSERT INTO last_seen (device, at) VALUES ($1, $2) ON CONFLICT (device) DO UPDATE SET at = excluded.at", id, t); err != nil {
+// TouchDevices stores when devices were last seen, by the fingerprint of the
+// certificate they came with. Losing one is harmless.
+func TouchDevices(tx *Tx, at map[fw.Digest]int64) error {
+	for fingerprint, t := range at {
+		_, err := tx.exec(`INSERT INTO last_seen (device, at) SELECT device, CAST($2 AS BIGINT) FROM certificate WHERE fingerprint = $1
+			ON CONFLICT (device) DO UPDATE SET at = excluded.at`, fingerprint[:], t)
+		if err != nil {
 			return err
 		}
 	}

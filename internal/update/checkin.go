@@ -20,8 +20,8 @@ func (s *Service) CheckIn(ctx context.Context, p Peer, body []byte) ([]byte, err
 		return nil, err
 	}
 	now := s.o.Now().Unix()
-	if e := s.idle.get(p.Fingerprint, facts, now); e != nil && e.trust == s.trust.get() {
-		s.touch(e.device, now)
+	if s.idle.get(p.Fingerprint, facts, s.trust.get(), now) {
+		s.touch(p.Fingerprint, now)
 		return s.reply(authz.CheckInReply{}, now)
 	}
 	return s.checkIn(ctx, p, body, facts)
@@ -74,7 +74,7 @@ func (s *Service) checkIn(ctx context.Context, p Peer, body []byte, digest fw.Di
 		}
 	}
 	device, cert := &v.who.Device, &v.who.Certificate
-	s.touch(device.ID, v.now)
+	s.touch(p.Fingerprint, v.now)
 	if f.barred != "" {
 		return nil, s.deny(ctx, cert, f.barred, "check_in")
 	}
@@ -109,7 +109,7 @@ func (s *Service) checkIn(ctx context.Context, p Peer, body []byte, digest fw.Di
 	case v.now >= renew && certificateOK(cert, v.now):
 		reply.Action = authz.ActionRenew
 	case f.idle && s.o.DB.Embedded() && certificateOK(cert, v.now):
-		s.idle.put(p.Fingerprint, &idleEntry{device: device.ID, product: device.Product, facts: digest, trust: v.in.TrustVersion, until: renew}, mark)
+		s.idle.put(p.Fingerprint, device.ID, device.Product, idleEntry{facts: digest, trust: v.in.TrustVersion, until: renew}, mark)
 	}
 	return s.reply(reply, v.now)
 }

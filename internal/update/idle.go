@@ -11,62 +11,71 @@ import (
 // idleCache remembers, per certificate, the facts with which a device last
 // checked in and had nothing to do. An entry is valid until something about
 // the device or its product changes, or its time is over.
+//
+// It is the one thing here that grows with the fleet, so its maps hold no
+// pointers: a million entries are nothing to the garbage collector.
 type idleCache struct {
 	mu       sync.RWMutex
-	m        map[fw.Digest]*idleEntry // by certificate fingerprint
-	byDevice map[fw.DeviceID]fw.Digest
+	m        map[fw.Digest]idleEntry      // by certificate fingerprint
+	byDevice map[uint64]fw.Digest         // by hash of the device id
+	products map[fw.ProductID]idleProduct // small
 
 	// drops counts everything that was ever dropped. An answer computed across
 	// a drop of its device or product is not stored, because it may rest on
 	// what was true before. Devices share dropSlots marks, which is as good: a
 	// false alarm costs one more look at the database.
-	drops     atomic.Uint64
-	ofDevice  [dropSlots]uint64
-	ofProduct map[fw.ProductID]uint64
-	seed      maphash.Seed
+	drops    atomic.Uint64
+	ofDevice [dropSlots]uint64
+	seed     maphash.Seed
+}
+
+type idleProduct struct {
+	number  int
+	dropped uint64 // see idleCache.drops
 }
 
 const dropSlots = 4096
 
-func (c *idleCache) slot(id fw.DeviceID) *uint64 {
-	return &c.ofDevice[maphash.String(c.seed, string(id))%dropSlots]
-}
-
-// idleEntry is one remembered answer. It is never changed.
+// idleEntry is one remembered answer.
 type idleEntry struct {
-	device  fw.DeviceID
-	product fw.ProductID
-	facts   fw.Digest
-	trust   int64 // version of the trust bundle the device holds
-	until   int64 // Unix seconds: renewal is due, or the certificate ends
+	device  uint64 // hash of its id
+	product int
+	trust   int64     // version of the trust bundle the device holds
+	until   int64     // Unix seconds: renewal is due, or the certificate ends
+	facts   fw.Digest // of the check-in
 }
 
-// maxIdle bounds the cache. A device costs about 400 bytes.
+// maxIdle bounds the cache. A device costs about 250 bytes.
 const maxIdle = 2_000_000
 
 func newIdleCache() *idleCache {
 	return &idleCache{
-		m: make(map[fw.Digest]*idleEntry), byDevice: make(map[fw.DeviceID]fw.Digest),
-		ofProduct: make(map[fw.ProductID]uint64), seed: maphash.MakeSeed(),
+		m: make(map[fw.Digest]idleEntry), byDevice: make(map[uint64]fw.Digest),
+		products: make(map[fw.ProductID]idleProduct), seed: maphash.MakeSeed(),
 	}
 }
 
-// get returns the valid entry of a certificate with these facts, or nil.
-func (c *idleCache) get(fingerprint, facts fw.Digest, now int64) *idleEntry {
+// hash stands for a device id. Two devices with the same hash drop each
+// other's entries, which costs a look at the database and no more.
+func (c *idleCache) hash(id fw.DeviceID) uint64 { return maphash.String(c.seed, string(id)) }
+
+// get reports whether the certificate has a valid entry with these facts and
+// this version of the trust bundle.
+func (c *idleCache) get(fingerprint, facts fw.Digest, trust, now int64) bool {
 	c.mu.RLock()
-	e := c.m[fingerprint]
+	e, ok := c.m[fingerprint]
 	c.mu.RUnlock()
-	if e == nil || e.facts != facts || now >= e.until {
-		return nil
-	}
-	return e
+	return ok && e.facts == facts && e.trust == trust && now < e.until
 }
 
-// put stores e, unless its device or product was dropped since mark was taken.
-func (c *idleCache) put(fingerprint fw.Digest, e *idleEntry, mark uint64) {
+// put stores an entry, unless its device or product was dropped since mark was
+// taken.
+func (c *idleCache) put(fingerprint fw.Digest, device fw.DeviceID, of fw.ProductID, e idleEntry, mark uint64) {
+	e.device = c.hash(device)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if *c.slot(e.device) > mark || c.ofProduct[e.product] > mark {
+	p := c.product(of)
+	if c.ofDevice[e.device%dropSlots] > mark || p.dropped > mark {
 		return
 	}
 	if len(c.m) >= maxIdle {
@@ -76,27 +85,41 @@ func (c *idleCache) put(fingerprint fw.Digest, e *idleEntry, mark uint64) {
 	if old, ok := c.byDevice[e.device]; ok && old != fingerprint {
 		delete(c.m, old)
 	}
+	e.product = p.number
 	c.m[fingerprint], c.byDevice[e.device] = e, fingerprint
+}
+
+// product returns a product's entry, made if need be. The caller holds mu.
+func (c *idleCache) product(id fw.ProductID) idleProduct {
+	p, ok := c.products[id]
+	if !ok {
+		p.number = len(c.products)
+		c.products[id] = p
+	}
+	return p
 }
 
 func (c *idleCache) mark() uint64 { return c.drops.Load() }
 
 func (c *idleCache) dropDevice(id fw.DeviceID) {
+	device := c.hash(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	*c.slot(id) = c.drops.Add(1)
-	if f, ok := c.byDevice[id]; ok {
+	c.ofDevice[device%dropSlots] = c.drops.Add(1)
+	if f, ok := c.byDevice[device]; ok {
 		delete(c.m, f)
-		delete(c.byDevice, id)
+		delete(c.byDevice, device)
 	}
 }
 
-func (c *idleCache) dropProduct(p fw.ProductID) {
+func (c *idleCache) dropProduct(id fw.ProductID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ofProduct[p] = c.drops.Add(1)
+	p := c.product(id)
+	p.dropped = c.drops.Add(1)
+	c.products[id] = p
 	for f, e := range c.m {
-		if e.product == p {
+		if e.product == p.number {
 			delete(c.m, f)
 			delete(c.byDevice, e.device)
 		}

@@ -44,7 +44,7 @@ type Service struct {
 	trust   trustVersion
 
 	mu      sync.Mutex
-	seen    map[fw.DeviceID]int64  // when, not yet stored
+	seen    map[fw.Digest]int64    // by certificate fingerprint: when, not yet stored
 	repeats map[fw.UpdateID]int64  // refusals given again, not yet stored
 	denied  map[deniedKey]struct{} // turned away and recorded, by this process
 }
@@ -71,7 +71,7 @@ func NewPeer(c *x509.Certificate) Peer {
 func New(o Options) *Service {
 	return &Service{
 		o: o, idle: newIdleCache(), refused: recent{m: make(map[fw.Digest]struct{})},
-		seen: make(map[fw.DeviceID]int64), repeats: make(map[fw.UpdateID]int64), denied: make(map[deniedKey]struct{}),
+		seen: make(map[fw.Digest]int64), repeats: make(map[fw.UpdateID]int64), denied: make(map[deniedKey]struct{}),
 	}
 }
 
@@ -155,9 +155,9 @@ const maxDenied = 10000
 func (s *Service) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	seen, repeats := s.seen, s.repeats
-	s.seen, s.repeats = make(map[fw.DeviceID]int64), make(map[fw.UpdateID]int64)
+	s.seen, s.repeats = make(map[fw.Digest]int64), make(map[fw.UpdateID]int64)
 	s.mu.Unlock()
-	page := make(map[fw.DeviceID]int64, flushPage)
+	page := make(map[fw.Digest]int64, flushPage)
 	flush := func() error {
 		if len(page) == 0 {
 			return nil
@@ -193,9 +193,9 @@ func (s *Service) Flush(ctx context.Context) error {
 // flushPage keeps one flush from holding up the writer.
 const flushPage = 500
 
-func (s *Service) touch(id fw.DeviceID, now int64) {
+func (s *Service) touch(fingerprint fw.Digest, now int64) {
 	s.mu.Lock()
-	s.seen[id] = now
+	s.seen[fingerprint] = now
 	s.mu.Unlock()
 }
 

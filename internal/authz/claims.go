@@ -2,6 +2,7 @@ package authz
 
 import (
 	"encoding/hex"
+	"math"
 
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -173,8 +174,8 @@ func (c Claims) check() error {
 		return fw.Errorf(fw.Invalid, "an authorization is bound to a key")
 	case c.Nonce.IsZero():
 		return fw.Errorf(fw.Invalid, "an authorization answers a nonce")
-	case c.Sequence == 0:
-		return fw.Errorf(fw.Invalid, "sequence numbers begin at 1")
+	case c.Sequence == 0 || c.Sequence > math.MaxInt64:
+		return fw.Errorf(fw.Invalid, "sequence numbers are 1 to 2^63-1")
 	case c.Plan.IsZero() || c.Manifest.IsZero() || c.Published.IsZero():
 		return fw.Errorf(fw.Invalid, "an authorization names its plan, manifest and publication")
 	case c.Commitment.IsZero():

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"encoding/hex"
+	"math"
 	"unicode/utf8"
 
 	"github.com/writ-project/writ/internal/fw"
@@ -147,8 +148,8 @@ func (r Report) check() error {
 	switch {
 	case !known:
 		return fw.Errorf(fw.Invalid, "unknown report event %q", r.Event)
-	case r.Sequence == 0:
-		return fw.Errorf(fw.Invalid, "report sequence numbers begin at 1")
+	case r.Sequence == 0 || r.Sequence > math.MaxInt64:
+		return fw.Errorf(fw.Invalid, "report sequence numbers are 1 to 2^63-1")
 	case r.Boot.IsZero():
 		return fw.Errorf(fw.Invalid, "a report names the boot it was made in")
 	case r.Time < 0:

@@ -3,6 +3,7 @@ package fw
 import (
 	"crypto/rand"
 	"encoding/base32"
+	"encoding/binary"
 	"strings"
 	"time"
 )
@@ -46,11 +47,10 @@ var idEncoding = base32.NewEncoding("23456789abcdefghijkmnpqrstuvwxyz").WithPadd
 // units of 10 ms, and 60 random bits. Ids in order of time keep an index
 // over millions of them growing at one end. They are names, not secrets.
 func NewID(prefix string, at time.Time) string {
-	var b [13]byte
-	rand.Read(b[:]) // never fails: crypto/rand.Read, Go 1.24
-	t := uint64(max(0, at.UnixMilli()/10))
-	b[0], b[1], b[2], b[3], b[4] = byte(t>>32), byte(t>>24), byte(t>>16), byte(t>>8), byte(t)
-	return prefix + "_" + idEncoding.EncodeToString(b[:])[:20]
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(max(0, at.UnixMilli()/10)))
+	rand.Read(b[8:]) // never fails: crypto/rand.Read, Go 1.24
+	return prefix + "_" + idEncoding.EncodeToString(b[3:])[:20]
 }
 
 // ParseName checks a name chosen outside: 1 to 64 bytes of

@@ -79,12 +79,12 @@ func (l *Limiter) bucket(c netip.Prefix) *rate.Limiter {
 	defer l.mu.Unlock()
 	if e := l.m[c]; e != nil {
 		l.idle.MoveToFront(e)
-		return e.Value.(*bucket).tokens
+		return e.Value.(*bucket).tokens //nolint:errcheck // the list holds nothing else
 	}
 	if len(l.m) >= l.most {
 		e := l.idle.Back()
 		l.idle.Remove(e)
-		delete(l.m, e.Value.(*bucket).caller)
+		delete(l.m, e.Value.(*bucket).caller) //nolint:errcheck // the list holds nothing else
 	}
 	b := &bucket{caller: c, tokens: rate.NewLimiter(l.rate, l.burst)}
 	l.m[c] = l.idle.PushFront(b)

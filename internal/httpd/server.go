@@ -105,7 +105,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fw.Wrap(fw.Unavailable, err, "some requests did not end within %v and were cut", s.drain), s.http.Close())
 	}
-	<-failed
+	<-failed //nolint:errcheck // Serve says only that it was shut down
 	return err
 }
 

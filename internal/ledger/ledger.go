@@ -79,7 +79,7 @@ type pendingKey struct{}
 // on every commit of db is sealed by this ledger.
 func Open(ctx context.Context, db *store.DB, s *signer.LogSigner) (*Ledger, error) {
 	l := &Ledger{db: db, signer: s, origin: s.Name(), heads: make(map[evidence.StreamID]evidence.Head)}
-	l.cache = tlog.NewCache(cachedTiles, func(level int, n int64) ([]byte, error) {
+	l.cache = tlog.NewCache(cachedTiles, func(level int, n int64) ([]byte, error) { //nolint:contextcheck // the cache outlives every request
 		return store.ReadTile(db.Snapshot(context.Background()), level, n)
 	})
 	h, err := l.load(db.Snapshot(ctx))

@@ -3,7 +3,6 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
 	"slices"
 	"sync/atomic"
 
@@ -77,7 +76,7 @@ func RefusalKey(d Decision) string {
 	slices.Sort(reasons)
 	h := sha256.New()
 	for _, r := range slices.Compact(reasons) {
-		io.WriteString(h, string(r)) // a hash never fails to write
+		h.Write([]byte(r)) // a hash never fails to write
 		h.Write([]byte{'\n'})
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])

@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -321,12 +322,9 @@ func limit(n int) string {
 }
 
 func list[S ~string](names []S) string {
-	s := ""
+	text := make([]string, len(names))
 	for i, n := range names {
-		if i > 0 {
-			s += ", "
-		}
-		s += string(n)
+		text[i] = string(n)
 	}
-	return s
+	return strings.Join(text, ", ")
 }

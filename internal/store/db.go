@@ -103,7 +103,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	db.writeStmts = newStmts(db.d, db.conn)
 	db.readStmts = newStmts(db.d, db.read)
-	go db.run()
+	go db.run() //nolint:contextcheck // the writer outlives every request
 	return db, nil
 }
 

@@ -13,11 +13,11 @@ import (
 )
 
 // claims says what the device may install.
-func (s *Service) claims(l *campaign.Live, ask *question, v *visit, f policy.Facts) (authz.Claims, error) {
+func (s *Service) claims(l *campaign.Live, ask *question, v *visit, f policy.Facts) authz.Claims {
 	c := authz.Claims{
 		Issuer: s.o.Issuer, Device: v.who.Device.ID, ID: fw.AuthorizationID(fw.NewID("aut", time.Unix(f.Now, 0))),
 		IssuedAt: f.Now, NotBefore: f.Now, Expires: f.Now + l.Terms.Plan.AuthorizationTTL,
-		Thumbprint: fw.Digest(v.who.Certificate.Thumbprint), Nonce: v.in.Nonce, Sequence: uint64(v.who.Device.AuthSeq) + 1,
+		Thumbprint: fw.Digest(v.who.Certificate.Thumbprint), Nonce: v.in.Nonce, Sequence: uint64(max(0, v.who.Device.AuthSeq)) + 1,
 		Campaign: l.Row.ID, Update: ask.update.ID, Hardware: v.who.Device.Hardware,
 		Plan: l.Terms.PlanDigest, Policy: l.Terms.Plan.Policy, Manifest: ask.target.ManifestDigest, Published: ask.target.PublicationDigest,
 		Rollback: ask.rollback,
@@ -36,7 +36,7 @@ func (s *Service) claims(l *campaign.Live, ask *question, v *visit, f policy.Fac
 		}
 		c.Components = append(c.Components, p)
 	}
-	return c, nil
+	return c
 }
 
 // sign signs an authorization under a permit that rests on decision record

@@ -81,6 +81,10 @@ func (s *Service) campaigns(q store.Queryer, p fw.ProductID) ([]*campaign.Live, 
 	return out, nil
 }
 
+// settled are the states in which a campaign has nothing more for a device:
+// it is done, or its health check decides.
+var settled = []fw.UpdateState{fw.UpdateConfirmed, fw.UpdateCancelled, fw.UpdateSuperseded, fw.UpdateInstalled}
+
 // ask returns what is to be decided about the device in campaign l, or nil
 // when there is nothing.
 func (s *Service) ask(q store.Queryer, l *campaign.Live, v *visit) (*question, error) {
@@ -97,11 +101,8 @@ func (s *Service) ask(q store.Queryer, l *campaign.Live, v *visit) (*question, e
 			return nil, nil
 		}
 		ask.target, ask.rollback = l.Terms.Back, true
-	} else {
-		switch u.State {
-		case fw.UpdateConfirmed, fw.UpdateCancelled, fw.UpdateSuperseded, fw.UpdateInstalled:
-			return nil, nil // done, or its health check decides
-		}
+	} else if slices.Contains(settled, u.State) {
+		return nil, nil
 	}
 	if out := u.State.Open() && !ask.rollback || u.Rollback && ask.rollback; out {
 		a, err := store.AuthorizationByID(q, u.Authorization)
@@ -287,16 +288,14 @@ func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *vi
 		data.Event, data.Transitions = &e, moves
 		u.State, u.Stage, u.Member = fw.UpdateAuthorized, f.Stage.Index, true
 	}
-	claims, err := s.claims(l, ask, v, f)
-	if err != nil {
-		return nil, err
-	}
+	claims := s.claims(l, ask, v, f)
+	sequence := int64(claims.Sequence) //nolint:gosec // G115: one more than an int64 that counts authorizations
 	data.Claims, data.Authorization = authz.CoreDigest(claims), claims.ID
 	pos, err := s.o.Ledger.Append(tx, ledger.Entry{Type: evidence.TypeDecision, Actor: string(u.Device), Streams: streams(l, u.Device), Data: data})
 	if err != nil {
 		return nil, err
 	}
-	claims.Decision, claims.Commitment = uint64(pos.Index), fw.Digest(pos.Commitment)
+	claims.Decision, claims.Commitment = uint64(max(0, pos.Index)), fw.Digest(pos.Commitment)
 	cose, err := s.sign(claims, pos.Index)
 	if err != nil {
 		return nil, err
@@ -308,13 +307,13 @@ func (s *Service) authorize(tx *store.Tx, l *campaign.Live, ask *question, v *vi
 		return nil, err
 	}
 	a := &store.Authorization{
-		ID: claims.ID, Update: u.ID, Device: u.Device, Campaign: u.Campaign, Nonce: claims.Nonce[:], Sequence: int64(claims.Sequence),
+		ID: claims.ID, Update: u.ID, Device: u.Device, Campaign: u.Campaign, Nonce: claims.Nonce[:], Sequence: sequence,
 		DecisionIndex: pos.Index, COSE: cose, IssuedAt: claims.IssuedAt, ExpiresAt: claims.Expires,
 	}
 	if err := store.InsertAuthorization(tx, *a); err != nil {
 		return nil, err
 	}
-	if err := store.SetDeviceSequence(tx, u.Device, int64(claims.Sequence)); err != nil {
+	if err := store.SetDeviceSequence(tx, u.Device, sequence); err != nil {
 		return nil, err
 	}
 	tx.OnCommit(func() { s.DeviceChanged(u.Device) })

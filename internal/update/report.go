@@ -35,6 +35,7 @@ func (s *Service) Report(ctx context.Context, p Peer, body []byte) (Receipt, err
 		return Receipt{}, fw.Wrap(fw.Invalid, err, "the report is not signed by the key of the certificate it came with")
 	}
 	rep := &signed.Report
+	sequence := int64(rep.Sequence) //nolint:gosec // G115: DecodeReport bounds it
 	var out Receipt
 	var turnedAway fw.Reason
 	var who store.Identity
@@ -52,8 +53,8 @@ func (s *Service) Report(ctx context.Context, p Peer, body []byte) (Receipt, err
 			return fw.Errorf(fw.Forbidden, "the report is about device %s and came from %s", rep.Device, device.ID)
 		}
 		digest := fw.DigestOf(signed.Payload())
-		if int64(rep.Sequence) <= who.LastReport {
-			old, known, err := store.ReportBySequence(tx, device.ID, int64(rep.Sequence))
+		if sequence <= who.LastReport {
+			old, known, err := store.ReportBySequence(tx, device.ID, sequence)
 			if err != nil {
 				return err
 			}
@@ -66,13 +67,13 @@ func (s *Service) Report(ctx context.Context, p Peer, body []byte) (Receipt, err
 			}
 		}
 		r := &reporting{s: s, tx: tx, rep: rep, device: device, data: docket.Report{
-			Device: device.ID, Sequence: int64(rep.Sequence), Signed: body, Certificate: who.Certificate.Serial,
+			Device: device.ID, Sequence: sequence, Signed: body, Certificate: who.Certificate.Serial,
 			Assurance: fw.AssuranceDeviceSigned, Says: rep.Event, Reason: rep.Reason,
 		}}
 		if out, err = r.record(); err != nil {
 			return err
 		}
-		return store.InsertReport(tx, device.ID, int64(rep.Sequence), store.ReportRow{Digest: digest, Index: out.Index})
+		return store.InsertReport(tx, device.ID, sequence, store.ReportRow{Digest: digest, Index: out.Index})
 	})
 	if err != nil {
 		return Receipt{}, err

@@ -88,7 +88,7 @@ func (s *Service) TrustChanged(version int64) { s.trust.set(version) }
 // interval, give or take a quarter, so that a fleet does not march in step.
 func (s *Service) interval() int64 {
 	i := s.o.Interval.Seconds()
-	return max(1, int64(i*(0.75+rand.Float64()/2))) // jitter, not a secret
+	return max(1, int64(i*(0.75+rand.Float64()/2))) //nolint:gosec // G404: jitter, not a secret
 }
 
 // identify finds the certificate and the device behind a connection.

@@ -94,7 +94,6 @@ func (a *auditor) approved(it *item, d *evidence.Approval) {
 		a.hold(sizeSmall + len(one.Armored))
 		p.list = append(p.list, one)
 	}
-	p.lastMS = it.rec.MS
 	if d.SubjectType == subjectCampaign {
 		a.planApproved(it, d.Subject)
 	}
@@ -108,18 +107,14 @@ func (a *auditor) stageCampaign(d *evidence.Approval) fw.CampaignID {
 
 // count counts the approvals of exactly doc now.
 func (a *auditor) count(doc []byte, need int, proposer fw.PersonID) approval.Result {
-	return a.countUnder(a.ring.roster, doc, need, proposer)
-}
-
-func (a *auditor) countUnder(r *approval.Roster, doc []byte, need int, proposer fw.PersonID) approval.Result {
-	if r == nil {
+	if a.ring.roster == nil {
 		return approval.Result{Need: need}
 	}
 	p := a.approvals[fw.DigestOf(doc)]
 	if p == nil {
 		p = new(approved)
 	}
-	return approval.Quorum(doc, p.list, r, need, proposer)
+	return approval.Quorum(doc, p.list, a.ring.roster, need, proposer)
 }
 
 // quorum counts approvals again and compares them with what was recorded. It

@@ -47,8 +47,7 @@ type auditor struct {
 
 // approved is what was approved of one document.
 type approved struct {
-	list   []approval.Approval
-	lastMS int64 // when the newest came
+	list []approval.Approval
 }
 
 // erasure is an erased record and whether a record says why.
@@ -85,7 +84,7 @@ func newAuditor(f *findings, m *Manifest) *auditor {
 	return a
 }
 
-// Sizes of what is remembered, in bytes, measured with the maps it is in.
+// Sizes of what is remembered, in bytes with the maps it is in, rounded up.
 const (
 	sizeStream    = 300
 	sizeFinding   = 400

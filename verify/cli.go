@@ -165,6 +165,7 @@ func (r *Report) Text() string {
 	line("  records      %d checked, %d erased, in %d whole streams", c.Records, c.Erased, c.Streams)
 	line("  signatures   %d checked", c.Signatures)
 	line("  decisions    %d made again: %d allowed, %d refused", c.Decisions, c.Allowed, c.Refused)
+	line("  permission   %d authorizations compared with their decisions", c.Authorizations)
 	line("  rollout      %d events and %d transitions replayed in %d campaigns", c.Events, c.Transitions, c.Campaigns)
 	line("  devices      %d, with %d certificates and %d reports", c.Devices, c.Certificates, c.Reports)
 	for _, f := range r.Findings {

@@ -24,32 +24,25 @@ type item struct {
 
 // keyUse is evidence.KeyUse with the approvals in their own type.
 type keyUse struct {
-	Purpose   fw.Purpose       `json:"purpose"`
-	Key       fw.KeyName       `json:"key"`
-	Subject   fw.Digest        `json:"subject"`
-	Reason    string           `json:"reason"`
-	Document  []byte           `json:"document,omitempty"`
-	Approvals *approval.Result `json:"approvals,omitempty"`
+	evidence.KeyUse
+
+	Approvals *approval.Result `json:"approvals,omitempty"` // hides the embedded one
 }
 
 // deviceState is evidence.DeviceState with the approvals in their own type.
 type deviceState struct {
-	Device      fw.DeviceID      `json:"device"`
-	From        fw.DeviceState   `json:"from"`
-	To          fw.DeviceState   `json:"to"`
-	Reason      string           `json:"reason"`
-	Automatic   bool             `json:"automatic,omitempty"`
-	RequestedBy fw.PersonID      `json:"requested_by,omitempty"`
-	Document    []byte           `json:"document,omitempty"`
-	Approvals   *approval.Result `json:"approvals,omitempty"`
+	evidence.DeviceState
+
+	Approvals *approval.Result `json:"approvals,omitempty"` // hides the embedded one
 }
 
 // decision is a decision record as far as it must be read to be judged: what
-// the rules give is encoded and compared with Data, not the other way around.
+// the rules give is encoded and compared with answer, not the other way around.
 type decision struct {
 	engine string
 	facts  policy.Facts
-	allow  bool
+	answer []byte          // the decision itself, as recorded
+	allow  bool            // what answer begins with
 	said   docket.Decision // Campaign, Update, To, Repeats, Claims, Authorization
 }
 
@@ -185,37 +178,24 @@ func into[T any](r *evidence.Record) (any, error) {
 
 var errForm = fw.Errorf(fw.Invalid, "it does not have the form of its type")
 
-// fields reads the members of a record's data one by one, which is much faster
-// than encoding/json for the two types of which a log has the most. One that
-// read does not know, or cannot read, is an error.
-func fields(data []byte, read func(key string, v []byte) bool) error {
-	bad := false
-	ok := members(data, func(key, v []byte) bool {
-		bad = !read(string(key), v)
-		return !bad
-	})
-	if !ok || bad {
-		return errForm
-	}
-	return nil
-}
-
 func readDecision(r *evidence.Record) (any, error) {
 	d := new(decision)
-	err := fields(r.Data, d.field)
-	return d, err
+	if !fields(r.Data, d.field) {
+		return nil, errForm
+	}
+	return d, nil
 }
 
-func (d *decision) field(key string, v []byte) (ok bool) {
+func (d *decision) field(key, v []byte) (ok bool) {
 	s := &d.said
-	switch key {
+	switch string(key) {
 	case "engine":
 		d.engine, ok = text(v)
 	case "facts":
-		ok = strict(v, &d.facts) == nil
+		ok = readFacts(v, &d.facts)
 	case "decision":
 		const allow = `{"allow":true`
-		d.allow, ok = len(v) > len(allow) && string(v[:len(allow)]) == allow, true
+		d.allow, d.answer, ok = len(v) > len(allow) && string(v[:len(allow)]) == allow, v, true
 	case "repeats":
 		s.Repeats, ok = number(v)
 	case "claims":
@@ -223,7 +203,7 @@ func (d *decision) field(key string, v []byte) (ok bool) {
 	case "authorization":
 		ok = name(v, &s.Authorization)
 	default:
-		ok = moved(key, v, &movement{&s.Campaign, &s.Update, nil, &s.To, &s.Event, &s.Transitions})
+		ok = moved(string(key), v, &movement{&s.Campaign, &s.Update, nil, &s.To, &s.Event, &s.Transitions})
 	}
 	return ok
 }
@@ -266,8 +246,8 @@ func name[T ~string](v []byte, s *T) bool {
 
 func readReport(r *evidence.Record) (any, error) {
 	p := new(report)
-	if err := fields(r.Data, p.field); err != nil {
-		return nil, err
+	if !fields(r.Data, p.field) {
+		return nil, errForm
 	}
 	var err error
 	if p.signed, err = authz.DecodeReport(p.said.Signed); err != nil {
@@ -276,9 +256,9 @@ func readReport(r *evidence.Record) (any, error) {
 	return p, nil
 }
 
-func (p *report) field(key string, v []byte) (ok bool) {
+func (p *report) field(key, v []byte) (ok bool) {
 	s := &p.said
-	switch key {
+	switch string(key) {
 	case "device":
 		ok = name(v, &s.Device)
 	case "sequence":
@@ -298,7 +278,7 @@ func (p *report) field(key string, v []byte) (ok bool) {
 	case "implied":
 		ok = json.Unmarshal(v, &s.Implied) == nil
 	default:
-		ok = moved(key, v, &movement{&s.Campaign, &s.Update, &s.From, &s.To, &s.Event, &s.Transitions})
+		ok = moved(string(key), v, &movement{&s.Campaign, &s.Update, &s.From, &s.To, &s.Event, &s.Transitions})
 	}
 	return ok
 }

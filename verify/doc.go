@@ -1,8 +1,9 @@
 // Package verify checks an exported bundle of evidence: that its bytes are
 // those of the log, that nothing was left out, that every signature in it is
 // good, and that every decision in it was right. It has no network and no
-// database, and its memory does not grow with the number of records of a
-// device or a campaign.
+// database. Its memory does not grow with the number of records, only with that
+// of devices, campaigns and streams, about 2 KiB for a device, and is bounded:
+// see [Options.MaxMemory].
 //
 // # What it promises
 //
@@ -25,7 +26,13 @@
 //   - Decisions: each is made again by [policy.Evaluate] from the recorded facts
 //     and the documents they name by digest, and must come out the same in every
 //     check. The facts about campaign, stage, update, device state and
-//     certificate must be those that the records before it add up to.
+//     certificate must be those that the records before it add up to, and the
+//     authorizations of the last minute are counted again.
+//   - Authorizations: behind each decision that allows stands the authorization
+//     that was signed on it. It must be signed by an authorization key of the
+//     log that devices are told of, have the claims of which the decision has
+//     the digest, and say what the decision and the plan say: device, its key,
+//     update, times, images. Each device's sequence numbers only grow.
 //   - Moves: the events of a campaign are replayed through [rollout.Apply] and
 //     must give the recorded transitions; each event must be the one that the
 //     update's state and the device's signed words call for.

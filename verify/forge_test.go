@@ -38,6 +38,7 @@ type forger struct {
 	tb          testing.TB
 	w           *fwtest.World
 	key         ed25519.PrivateKey // the log's
+	pub         ed25519.PublicKey
 	manifest    verify.Manifest
 	trust       verify.Trust
 	checkpoints []verify.OldCheckpoint
@@ -111,9 +112,9 @@ func newForger(tb testing.TB, w *fwtest.World, bundle []byte) *forger {
 	tb.Helper()
 	names, data := openMembers(tb, bundle)
 	f := &forger{tb: tb, w: w}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
+	var err error
+	f.pub, f.key, err = ed25519.GenerateKey(rand.Reader)
 	f.must(err)
-	f.key = key
 	f.must(json.Unmarshal(data[verify.MemberManifest], &f.manifest))
 	f.must(json.Unmarshal(data[verify.MemberTrust], &f.trust))
 	if f.manifest.Proofs != verify.ProofLeaves {
@@ -221,12 +222,12 @@ func (f *forger) before(e, other *entry) {
 // pack makes everything agree again and writes the bundle.
 func (f *forger) pack() []byte {
 	f.tb.Helper()
-	pub := f.key.Public().(ed25519.PublicKey) //nolint:forcetypeassert // of an Ed25519 key
-	f.ownKey(pub)
+	f.ownKey()
 	heads := make(map[evidence.StreamID]evidence.Head)
 	var edge tlog.Edge
 	var tree *evidence.EpochTree
 	var out, ends []byte
+	var segments [][]byte
 	f.manifest.Records, f.manifest.Epoch = 0, -1
 	var epoch *entry
 	for _, e := range f.entries {
@@ -243,6 +244,9 @@ func (f *forger) pack() []byte {
 			tree = evidence.NewEpochTree(list)
 			edit(f, e, func(p *evidence.Epoch) { *p = tree.Epoch() })
 			f.manifest.Epoch = int64(i)
+		}
+		if len(out) > verify.SegmentSize {
+			segments, out = append(segments, out), nil
 		}
 		fr := f.frame(int64(i), e, heads)
 		edge.Append(fr.Commitment[:])
@@ -266,12 +270,16 @@ func (f *forger) pack() []byte {
 		ends = append(append(ends, line...), '\n')
 	}
 	var err error
-	f.trust.LogKey, err = tlog.VerifierKey(f.origin(), pub)
+	f.trust.LogKey, err = tlog.VerifierKey(f.origin(), f.pub)
 	f.must(err)
-	records, streams := fmt.Sprintf(verify.MemberRecords, 0), fmt.Sprintf(verify.MemberStreams, 0)
-	data := map[string][]byte{
-		verify.MemberCheckpoint: f.checkpoint(f.size, f.root), verify.MemberReadme: []byte("forged"), records: out, streams: ends,
+	data := map[string][]byte{verify.MemberCheckpoint: f.checkpoint(f.size, f.root), verify.MemberReadme: []byte("forged")}
+	names := []string{verify.MemberManifest, verify.MemberTrust, verify.MemberCheckpoint, verify.MemberCheckpoints, verify.MemberReadme}
+	for i, b := range append(segments, out) {
+		names = append(names, fmt.Sprintf(verify.MemberRecords, i))
+		data[names[len(names)-1]] = b
 	}
+	names = append(names, fmt.Sprintf(verify.MemberStreams, 0))
+	data[names[len(names)-1]] = ends
 	if f.checkpoints == nil {
 		f.checkpoints = []verify.OldCheckpoint{}
 	}
@@ -279,9 +287,7 @@ func (f *forger) pack() []byte {
 		data[name], err = json.Marshal(v)
 		f.must(err)
 	}
-	return packMembers(f.tb, []string{
-		verify.MemberManifest, verify.MemberTrust, verify.MemberCheckpoint, verify.MemberCheckpoints, verify.MemberReadme, records, streams,
-	}, data)
+	return packMembers(f.tb, names, data)
 }
 
 func (f *forger) origin() string { return f.w.Ledger.Origin() }
@@ -289,16 +295,15 @@ func (f *forger) origin() string { return f.w.Ledger.Origin() }
 // checkpoint signs a tree head, any that is wanted.
 func (f *forger) checkpoint(size int64, root tlog.Hash) []byte {
 	f.tb.Helper()
-	pub := f.key.Public().(ed25519.PublicKey) //nolint:forcetypeassert // of an Ed25519 key
-	note, err := tlog.Checkpoint{Origin: f.origin(), Size: size, Root: root}.Sign(pub, func(msg []byte) ([]byte, error) { return ed25519.Sign(f.key, msg), nil })
+	note, err := tlog.Checkpoint{Origin: f.origin(), Size: size, Root: root}.Sign(f.pub, func(msg []byte) ([]byte, error) { return ed25519.Sign(f.key, msg), nil })
 	f.must(err)
 	return note
 }
 
 // ownKey makes the log say that its key is the forger's.
-func (f *forger) ownKey(pub ed25519.PublicKey) {
+func (f *forger) ownKey() {
 	f.tb.Helper()
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := x509.MarshalPKIXPublicKey(f.pub)
 	f.must(err)
 	edit(f, f.find(evidence.TypeKeyCreated, 0, `"purpose":"log"`), func(k *evidence.Key) { k.Public, k.KeyID = der, fw.DigestOf(der).Hex() })
 }

@@ -68,8 +68,6 @@ type keyring struct {
 	fixed         bool // roots are the auditor's own
 	trust         *authz.TrustBundle
 	roster        *approval.Roster // the newest
-	before        *approval.Roster // the one before it
-	rosterM       int64            // when the newest came, Unix milliseconds
 }
 
 // created takes in a key_created record.
@@ -124,7 +122,7 @@ func (a *auditor) rosterRecord(it *item, document []byte) {
 	if err := next.Follows(a.ring.roster); err != nil {
 		a.fail(it, "%v", err)
 	}
-	a.ring.before, a.ring.roster, a.ring.rosterM = a.ring.roster, next, it.rec.MS
+	a.ring.roster = next
 }
 
 // trustBundle checks a new trust bundle for devices.

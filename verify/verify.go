@@ -365,8 +365,14 @@ func (v *verification) notProven() []string {
 	if v.o.TrustedCheckpoint == nil {
 		out = append(out, "That the log was not rewritten before this bundle was made: no checkpoint from before was given. Keep this bundle's for the next time, and give --checkpoint.")
 	}
+	if n := v.a.counts.Unbound; n > 0 {
+		out = append(out, fmt.Sprintf("That %d authorizations are bound to the right device's key: those devices' certificates are in their own streams. Export the campaign.", n))
+	}
+	if v.a.counts.Authorizations > 0 {
+		out = append(out, "That a device was sent its authorization, and with which receipt: neither is recorded. The bundle proves itself what a receipt proves, and a report names the authorization that the device acted under.")
+	}
 	if n := len(v.a.outside); n > 0 {
-		out = append(out, fmt.Sprintf("%d records of %d other campaigns in these streams are proven to be there, in order and unchanged, and are not judged: export those campaigns.", v.a.counts.OutOfScope, n))
+		out = append(out, fmt.Sprintf("%d records of %d other campaigns in these streams are proven to be there, in order and unchanged, and are not judged, nor is their rate of authorizations counted again: export those campaigns.", v.a.counts.OutOfScope, n))
 	}
 	return out
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,281 +19,238 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"github.com/writ-project/writ/client"
+	"github.com/writ-project/writ/internal/agent"
 	"github.com/writ-project/writ/internal/cli"
+	"github.com/writ-project/writ/verify"
 )
 
-// asWrit makes the test binary be the command.
-const asWrit = "WRIT_TEST_BE_WRIT"
-
+// TestMain makes the test binary be the three commands, under their names in
+// the PATH of the scripts.
 func TestMain(m *testing.M) {
-	if os.Getenv(asWrit) == "1" {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-		stop()
-		os.Exit(code)
+	command := func(run func(context.Context) int) func() {
+		return func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			code := run(ctx)
+			stop()
+			os.Exit(code)
+		}
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){
+		"writ": command(func(ctx context.Context) int {
+			return int(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		}),
+		"writ-agent":  command(func(ctx context.Context) int { return agent.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
+		"writ-verify": command(func(ctx context.Context) int { return verify.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
+	})
 }
 
-// TestScripts runs the journeys in testdata/*.txtar on the real command, each
-// with a folder and a server of its own. A script is lines of
+// TestScripts runs the journeys in testdata/*.txtar.
+func TestScripts(t *testing.T) { runScripts(t, "testdata") }
+
+// TestAttacks runs the attacks on a device in testdata/attack/*.txtar.
+func TestAttacks(t *testing.T) { runScripts(t, "testdata/attack") }
+
+// TestFaults runs what disks and operators do wrong, in testdata/fault/*.txtar.
+func TestFaults(t *testing.T) { runScripts(t, "testdata/fault") }
+
+// runScripts runs the scripts of a folder on the real commands, each in a
+// folder and with a server of its own. Beside what testscript has there are
 //
-//	[ssh-keygen] COMMAND    only where ssh-keygen is; WRIT_REQUIRE_TOOLS=1 makes its absence a failure
-//	exec PROGRAM ARG…       run a program; it must exit with 0. Writ is one of them
+//	[ssh-keygen] [root]     whether there is ssh-keygen, and whether the test may mount;
+//	                        WRIT_REQUIRE_TOOLS=1 makes their absence a failure
 //	exits CODE PROGRAM ARG… run a program; it must exit with CODE
-//	stdout|stderr RE        what the last program wrote must match, "! stdout RE" must not
-//	stdin FILE              for the next program
-//	keep FILE               put the last stdout in FILE
-//	cmp FILE FILE           they must be the same
-//	env NAME=VALUE          for what follows; in the words of a line, $NAME is replaced
+//	await RE PROGRAM ARG…   run it again and again until its stdout matches
 //	field NAME MEMBER       put a member of the last stdout's JSON in $NAME; of an array's first element
 //	random FILE SIZE        make a file of random bytes
 //	half-upload FILE        upload the first part of a file and break off
-//	server DATA             run writ serve on a free port; sets WRIT_SERVER, WRIT_CA, FINGERPRINT, WRIT_TOKEN and ADMIN
+//	server DATA FLAG…       run writ serve on a free port; sets WRIT_SERVER, WRIT_CA, FINGERPRINT, WRIT_TOKEN and ADMIN
 //	stop-server             end it as Ctrl-C does; it must exit with 0
-//	skip WHY                end the script
-//
-// and, after "-- NAME --", files. Words in single quotes may hold spaces and
-// are not expanded.
-func TestScripts(t *testing.T) {
-	t.Parallel()
-	scripts, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(scripts) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, path := range scripts {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
-			t.Parallel()
-			runScript(t, path)
-		})
-	}
-}
-
-type script struct {
-	t              *testing.T
-	dir, line      string
-	env            map[string]string
-	stdin          string
-	stdout, stderr bytes.Buffer
-	server         *exec.Cmd
-	serverLog      bytes.Buffer
-}
-
-func runScript(t *testing.T, path string) {
+//	people, publish, device, offer  see cast_test.go
+//	steal-tls, wire, attack see wire_test.go
+//	small-disk, fill, read-only, fingerprint  see fault_test.go
+func runScripts(t *testing.T, dir string) {
 	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &script{t: t, dir: t.TempDir()}
-	s.env = map[string]string{
-		asWrit: "1", "HOME": s.dir, "XDG_CONFIG_HOME": filepath.Join(s.dir, "config"), "PATH": os.Getenv("PATH"),
-		"WRIT_PASSPHRASE": "correct horse battery staple", "WRIT": exe,
-	}
-	text, files, _ := strings.Cut("\n"+string(b), "\n-- ")
-	s.write(files)
-	t.Cleanup(func() {
-		if s.server != nil {
-			s.stopServer()
-		}
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: dir, RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			s := &script{t: e.T(), wires: map[string]*wire{}}
+			e.Values[scriptKey{}] = s
+			e.Defer(s.end)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			e.Setenv("WRIT_PASSPHRASE", "correct horse battery staple")
+			return nil
+		},
+		Condition: condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "await": await, "field": field, "random": random, "half-upload": halfUpload,
+			"server": startServer, "stop-server": stopServer,
+			"people": people, "publish": publish, "device": device, "offer": offer,
+			"steal-tls": stealTLS, "wire": startWire, "attack": attack,
+			"small-disk": smallDisk, "fill": fill, "read-only": readOnly, "fingerprint": fingerprint,
+		},
 	})
-	for n, line := range strings.Split(strings.TrimPrefix(text, "\n"), "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		s.line = fmt.Sprintf("%s:%d: %s", filepath.Base(path), n+1, line)
-		if !s.do(s.words(line)) {
-			return
-		}
+}
+
+// script is what the commands of one script keep.
+type script struct {
+	t      testscript.T
+	server *running
+	data   string // path of its data folder
+	log    string // path of its log
+	front  *tls.Certificate
+	wires  map[string]*wire
+}
+
+// running is a server process.
+type running struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // how it ended, after done
+}
+
+func (r *running) wait() {
+	r.err = r.cmd.Wait()
+	close(r.done)
+}
+
+func (r *running) ended() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
 	}
 }
 
-// write writes the files of a script.
-func (s *script) write(files string) {
-	if files == "" {
+type scriptKey struct{}
+
+func of(ts *testscript.TestScript) *script {
+	s, ok := ts.Value(scriptKey{}).(*script)
+	if !ok {
+		ts.Fatalf("no script")
+	}
+	return s
+}
+
+// end stops what still runs, and shows the server's log if the script failed.
+func (s *script) end() {
+	for _, w := range s.wires {
+		w.close()
+	}
+	if s.server == nil {
 		return
 	}
-	for f := range strings.SplitSeq(files, "\n-- ") {
-		name, body, _ := strings.Cut(f, " --\n")
-		path := filepath.Join(s.dir, filepath.FromSlash(name))
-		if err := os.WriteFile(path, []byte(strings.TrimSuffix(body, "\n")+"\n"), 0o600); err != nil {
-			s.t.Fatal(err)
-		}
+	if err := s.server.stop(); err != nil {
+		s.t.Log("the server: ", err)
+	}
+	if f, ok := s.t.(interface{ Failed() bool }); ok && f.Failed() {
+		b, err := os.ReadFile(s.log)
+		s.t.Log("the server's log, ", err, ":\n", string(b[max(0, len(b)-3000):]))
 	}
 }
 
-func (s *script) fatalf(format string, args ...any) {
-	s.t.Helper()
-	log := s.serverLog.String()
-	s.t.Fatalf("%s\n%s\nstdout:\n%s\nstderr:\n%s\nserver:\n%s", s.line, fmt.Sprintf(format, args...), s.stdout.String(), s.stderr.String(), log[max(0, len(log)-1500):])
-}
-
-func (s *script) check(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.fatalf("%v", err)
-	}
-}
-
-func (s *script) words(line string) []string {
-	var out []string
-	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
-		if line[0] == '\'' {
-			w, rest, _ := strings.Cut(line[1:], "'")
-			out, line = append(out, w), rest
-			continue
-		}
-		w, rest, _ := strings.Cut(line, " ")
-		out, line = append(out, os.Expand(w, func(k string) string { return s.env[k] })), rest
-	}
-	return out
-}
-
-// do runs one line, and reports whether to go on.
-func (s *script) do(w []string) bool {
-	s.t.Helper()
-	if w[0] == "[ssh-keygen]" || w[0] == "[!ssh-keygen]" {
-		_, err := exec.LookPath("ssh-keygen")
-		if err != nil && os.Getenv("WRIT_REQUIRE_TOOLS") == "1" {
-			s.fatalf("ssh-keygen is required: %v", err)
-		}
-		if (err == nil) != (w[0] == "[ssh-keygen]") {
-			return true
-		}
-		w = w[1:]
-	}
-	want := w[0] != "!"
-	if !want {
-		w = w[1:]
-	}
-	switch w[0] {
-	case "exec":
-		s.exits("0", w[1:])
-	case "exits":
-		s.exits(w[1], w[2:])
-	case "stdout", "stderr":
-		text := s.stdout.String()
-		if w[0] == "stderr" {
-			text = s.stderr.String()
-		}
-		if regexp.MustCompile("(?m)"+w[1]).MatchString(text) != want {
-			s.fatalf("match is %t", !want)
-		}
-	case "stdin":
-		s.stdin = s.read(w[1])
-	case "keep":
-		s.check(os.WriteFile(s.path(w[1]), s.stdout.Bytes(), 0o600))
-	case "cmp":
-		if (s.read(w[1]) == s.read(w[2])) != want {
-			s.fatalf("same is %t", !want)
-		}
-	case "env":
-		k, v, _ := strings.Cut(w[1], "=")
-		s.env[k] = v
-	case "field":
-		s.field(w[1], w[2])
-	case "random":
-		var n int
-		_, err := fmt.Sscan(w[2], &n)
-		s.check(err)
-		b := make([]byte, n)
-		rand.Read(b)
-		s.check(os.WriteFile(s.path(w[1]), b, 0o600))
-	case "half-upload":
-		s.halfUpload(w[1])
-	case "server":
-		s.startServer(w[1])
-	case "stop-server":
-		s.stopServer()
-	case "skip":
-		s.t.Skip(strings.Join(w[1:], " "))
+func condition(cond string) (bool, error) {
+	var err error
+	switch cond {
+	case "ssh-keygen":
+		_, err = exec.LookPath("ssh-keygen")
+	case "root":
+		err = canMount()
 	default:
-		s.fatalf("no such command")
+		return false, fmt.Errorf("there is no condition %s", cond)
 	}
-	return true
+	if err != nil && os.Getenv("WRIT_REQUIRE_TOOLS") == "1" {
+		return false, fmt.Errorf("WRIT_REQUIRE_TOOLS=1 and %s is not there: %w", cond, err)
+	}
+	return err == nil, nil
 }
 
-func (s *script) path(name string) string {
-	if filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(s.dir, name)
-}
-
-func (s *script) read(name string) string {
-	switch name {
-	case "stdout":
-		return s.stdout.String()
-	case "stderr":
-		return s.stderr.String()
-	}
-	b, err := os.ReadFile(s.path(name))
-	s.check(err)
-	return string(b)
-}
-
-func (s *script) command(ctx context.Context, args []string) *exec.Cmd {
-	if args[0] == "writ" {
-		args = append([]string{s.env["WRIT"]}, args[1:]...)
-	}
-	c := exec.CommandContext(ctx, args[0], args[1:]...)
-	c.Dir = s.dir
-	for k, v := range s.env {
-		c.Env = append(c.Env, k+"="+v)
-	}
-	return c
-}
-
-func (s *script) exits(code string, args []string) {
-	s.t.Helper()
-	s.stdout.Reset()
-	s.stderr.Reset()
-	c := s.command(s.t.Context(), args)
-	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(s.stdin), &s.stdout, &s.stderr
-	s.stdin = ""
-	err := c.Run()
-	if c.ProcessState == nil {
-		s.fatalf("%v", err)
-	}
-	if got := strconv.Itoa(c.ProcessState.ExitCode()); got != code {
-		s.fatalf("exit code %s, want %s", got, code)
+// usage ends the script if a command has too few arguments, or "!".
+func usage(ts *testscript.TestScript, neg bool, args []string, atLeast int, text string) {
+	if neg || len(args) < atLeast {
+		ts.Fatalf("usage: %s", text)
 	}
 }
 
-func (s *script) field(name, member string) {
-	s.t.Helper()
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, "exits CODE PROGRAM ARG…")
+	code := "0"
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		e, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = strconv.Itoa(e.ExitCode())
+	}
+	if code != args[0] {
+		ts.Fatalf("exit code %s, want %s", code, args[0])
+	}
+}
+
+// patience is how long a thing that takes a second may take on a busy machine.
+const patience = 2 * time.Minute
+
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, "await RE PROGRAM ARG…")
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
+		if err := ts.Exec(args[1], args[2:]...); err == nil && re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s did not come", args[0])
+		}
+	}
+}
+
+func field(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, "field NAME MEMBER")
+	ts.Setenv(args[0], member(ts, args[1]))
+}
+
+// member returns a member of the last stdout's JSON; of an array's first
+// element.
+func member(ts *testscript.TestScript, path string) string {
 	var v any
-	s.check(json.Unmarshal(s.stdout.Bytes(), &v))
-	for m := range strings.SplitSeq(member, ".") {
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	for m := range strings.SplitSeq(path, ".") {
 		if list, ok := v.([]any); ok && len(list) > 0 {
 			v = list[0]
 		}
 		object, ok := v.(map[string]any)
 		if !ok {
-			s.fatalf("no object with %s", m)
+			ts.Fatalf("no object with %s", m)
 		}
 		v = object[m]
 	}
 	if v == nil || v == "" {
-		s.fatalf("%s is empty", member)
+		ts.Fatalf("%s is empty", path)
 	}
-	s.env[name] = fmt.Sprint(v)
+	return fmt.Sprint(v)
+}
+
+func random(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, "random FILE SIZE")
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 }
 
 // halfUpload does what an interrupted upload leaves behind.
-func (s *script) halfUpload(name string) {
-	s.t.Helper()
-	b := []byte(s.read(name))
-	ca := s.read(s.env["WRIT_CA"])
-	c, err := client.New(client.Config{URL: s.env["WRIT_SERVER"], Token: s.env["WRIT_TOKEN"], CA: []byte(ca)})
-	s.check(err)
-	ctx, cancel := context.WithCancel(s.t.Context())
+func halfUpload(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, "half-upload FILE")
+	b := []byte(ts.ReadFile(args[0]))
+	c, err := client.New(client.Config{URL: ts.Getenv("WRIT_SERVER"), Token: ts.Getenv("WRIT_TOKEN"), CA: []byte(ts.ReadFile(ts.Getenv("WRIT_CA")))})
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	_, err = c.Releases().Upload(ctx, bytes.NewReader(b), int64(len(b)), func(done, _ int64) {
 		if done > 0 {
@@ -299,61 +258,78 @@ func (s *script) halfUpload(name string) {
 		}
 	})
 	if err == nil {
-		s.fatalf("the upload was not interrupted")
+		ts.Fatalf("the upload was not interrupted")
 	}
 }
 
-// patience is how long a server may take to start or stop on a busy machine.
-const patience = time.Minute
-
-func (s *script) startServer(data string) {
-	s.t.Helper()
-	ready := s.path(data + ".ready.json")
-	if err := os.Remove(ready); err != nil && !os.IsNotExist(err) {
-		s.fatalf("%v", err)
+func startServer(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, "server DATA FLAG…")
+	s := of(ts)
+	if s.server != nil {
+		ts.Fatalf("there is a server already")
 	}
-	s.serverLog.Reset()
-	// It outlives the test's context: stopServer looks at how it ends.
-	c := s.command(context.WithoutCancel(s.t.Context()), []string{"writ", "serve", "--data", data, "--listen", "127.0.0.1:0", "--scrypt-log-n", "10", "--interval", "1s", "--ready-file", ready})
-	c.Stdout, c.Stderr = &s.serverLog, &s.serverLog
-	s.check(c.Start())
+	name := strings.ReplaceAll(args[0], "/", "-")
+	ready := ts.MkAbs(name + ".ready.json")
+	if err := os.Remove(ready); err != nil && !os.IsNotExist(err) {
+		ts.Fatalf("%v", err)
+	}
+	s.data, s.log = ts.MkAbs(args[0]), ts.MkAbs(name+".log")
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	defer log.Close()
+	// No context: it outlives this command, and end looks at how it ends.
+	c := exec.Command("writ", append([]string{ //nolint:noctx,gosec // see above; G204: our own program
+		"serve", "--data", s.data, "--listen", "127.0.0.1:0", "--scrypt-log-n", "10", "--interval", "1s", "--ready-file", ready,
+	}, args[1:]...)...)
+	c.Dir, c.Stdout, c.Stderr = ts.Getenv("WORK"), log, log
+	for _, k := range []string{"HOME", "PATH", "TMPDIR", "WRIT_PASSPHRASE", "GOCOVERDIR"} {
+		c.Env = append(c.Env, k+"="+ts.Getenv(k))
+	}
+	ts.Check(c.Start())
+	s.server = &running{cmd: c, done: make(chan struct{})}
+	go s.server.wait()
 	var r map[string]string
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		b, err := os.ReadFile(ready)
 		if err == nil {
-			s.check(json.Unmarshal(b, &r))
+			ts.Check(json.Unmarshal(b, &r))
 			break
 		}
-		if time.Now().After(end) {
-			_ = c.Process.Kill()
-			_ = c.Wait()
-			s.fatalf("the server does not start")
+		if time.Now().After(end) || s.server.ended() {
+			ts.Fatalf("the server does not start")
 		}
 	}
-	s.server = c
-	s.check(os.WriteFile(s.path(data+".ca.pem"), []byte(r["ca_pem"]), 0o600))
-	s.env["WRIT_SERVER"], s.env["WRIT_CA"], s.env["FINGERPRINT"] = r["url"], s.path(data+".ca.pem"), r["ca_fingerprint"]
+	ca := ts.MkAbs(name + ".ca.pem")
+	ts.Check(os.WriteFile(ca, []byte(r["ca_pem"]), 0o600))
+	ts.Setenv("WRIT_SERVER", r["url"])
+	ts.Setenv("WRIT_CA", ca)
+	ts.Setenv("FINGERPRINT", r["ca_fingerprint"])
 	if r["token"] != "" {
-		s.env["WRIT_TOKEN"], s.env["ADMIN"] = r["token"], r["token"]
+		ts.Setenv("WRIT_TOKEN", r["token"])
+		ts.Setenv("ADMIN", r["token"])
 	}
 }
 
-func (s *script) stopServer() {
-	s.t.Helper()
-	c := s.server
-	s.server = nil
-	if err := c.Process.Signal(os.Interrupt); err != nil {
-		s.t.Errorf("stopping the server: %v", err)
+func stopServer(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 0, "stop-server")
+	s := of(ts)
+	if s.server == nil {
+		ts.Fatalf("there is no server")
 	}
-	done := make(chan error, 1)
-	go func() { done <- c.Wait() }()
+	r := s.server
+	s.server = nil
+	ts.Check(r.stop())
+}
+
+// stop ends a server as Ctrl-C does and returns how it ended.
+func (r *running) stop() error {
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil && !r.ended() {
+		return fmt.Errorf("stopping the server: %w", err)
+	}
 	select {
-	case err := <-done:
-		if err != nil {
-			s.t.Errorf("the server ended: %v\n%s", err, s.serverLog.String())
-		}
+	case <-r.done:
+		return r.err
 	case <-time.After(patience):
-		_ = c.Process.Kill()
-		s.t.Errorf("the server does not stop\n%s", s.serverLog.String())
+		return errors.Join(errors.New("the server does not stop"), r.cmd.Process.Kill())
 	}
 }

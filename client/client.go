@@ -115,7 +115,7 @@ func (c *Client) do(ctx context.Context, r request, out any) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return fw.Wrap(fw.Unavailable, err, "the connection to the server broke: try again")
@@ -215,7 +215,7 @@ func (c *Client) once(ctx context.Context, r request, payload []byte) (*http.Res
 	if res.StatusCode/100 == 2 {
 		return res, nil
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	return nil, problem(res)
 }
 

@@ -406,7 +406,7 @@ func (s Evidence) Bundle(ctx context.Context, q apitypes.BundleQuery, w io.Write
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	if _, err := io.Copy(&counted{w: w, report: progress}, res.Body); err != nil {
 		return fw.Wrap(fw.Unavailable, err, "the bundle was cut short: export it again")
 	}

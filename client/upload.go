@@ -80,7 +80,7 @@ func (s Releases) UploadFile(ctx context.Context, path string, progress func(don
 	if err != nil {
 		return apitypes.Uploaded{}, fw.Wrap(fw.Invalid, err, "cannot open %s", path)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return apitypes.Uploaded{}, fw.Wrap(fw.Invalid, err, "%s is not a file", path)

@@ -420,7 +420,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // what it did is checked by then
 	a := access.New(db, func(*store.Tx, string, []string, string, any) (int64, error) { return 0, nil })
 	issued, err := a.Bootstrap(b.Context())
 	if err != nil {

@@ -3,6 +3,7 @@ package access
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash/crc32"
 	"log/slog"
 	"math/big"
@@ -62,7 +63,7 @@ func parseSecret(s string) (Secret, error) {
 // anybody can compute it.
 func checksum(body string) string {
 	sum := crc32.ChecksumIEEE([]byte(body))
-	return base62([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)}, checksumLen)
+	return base62(binary.BigEndian.AppendUint32(nil, sum), checksumLen)
 }
 
 // base62 writes b, a big-endian number, in [0-9a-zA-Z] with leading zeros.

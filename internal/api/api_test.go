@@ -78,7 +78,7 @@ func (r *rig) do(method, path, token, media, body string) (int, string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		r.t.Fatal(err)

@@ -22,7 +22,7 @@ func checkImports(p *goPackage) []string {
 		return nil
 	}
 	if layerOf(p.path) < 0 && !matchAny(testOnly, p.path) {
-		return []string{fmt.Sprintf("%s is in no layer: add it to layers in internal/arch/layers_test.go", p.path)}
+		return []string{p.path + " is in no layer: add it to layers in internal/arch/layers_test.go"}
 	}
 	var out []string
 	for _, imp := range p.imports() {

@@ -46,7 +46,7 @@ type Result struct {
 
 // Run measures and prints. It returns the results in order.
 func Run(ctx context.Context, o Options) ([]Result, error) {
-	fmt.Fprintln(o.Out, machine())
+	fmt.Fprintln(o.Out, machine(ctx))
 	var all []Result
 	for _, n := range o.Fleets {
 		r, err := fleet(ctx, o, n)
@@ -60,7 +60,7 @@ func Run(ctx context.Context, o Options) ([]Result, error) {
 }
 
 // machine names what the numbers were made on.
-func machine() string {
+func machine(ctx context.Context) string {
 	commit, cpu := "unknown commit", runtime.GOARCH
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -69,7 +69,7 @@ func machine() string {
 			}
 		}
 	}
-	if out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output(); commit == "unknown commit" && err == nil {
+	if out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output(); commit == "unknown commit" && err == nil {
 		commit = strings.TrimSpace(string(out))
 	}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {

@@ -81,7 +81,7 @@ func ServerMain(ctx context.Context, data, database string, in io.Reader, out io
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }() // Run has ended it in order
 	ctx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

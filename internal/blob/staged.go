@@ -298,7 +298,7 @@ func (d *Dir) Sweep(before time.Time) (int, error) {
 func (d *Dir) sweepOne(name string, before time.Time) (bool, error) {
 	unlock, err := d.lock(name)
 	if err != nil {
-		return false, nil //nolint:nilerr // in use, so not abandoned
+		return false, nil // in use, so not abandoned
 	}
 	defer unlock()
 	info, err := d.root.Stat(name)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/writ-project/writ/internal/docket"
@@ -31,7 +32,7 @@ func loadFirmware(path string) ([]byte, error) {
 		src := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // filler, not a secret
 		b := make([]byte, 256<<10)
 		for i := range b {
-			b[i] = byte(src.Uint32())
+			b[i] = byte(src.Uint32() & 0xff)
 		}
 		return b, nil
 	}
@@ -324,7 +325,7 @@ func (s *story) oddOnes(ctx context.Context, id fw.CampaignID, c *cast) error {
 	if err != nil {
 		return err
 	}
-	s.expect(contains(reasons, fw.ReasonQuarantined), "%s was refused, and the record says why: %v", c.suspect, reasons)
+	s.expect(slices.Contains(reasons, fw.ReasonQuarantined), "%s was refused, and the record says why: %v", c.suspect, reasons)
 
 	if wait := time.Until(c.ends.Add(time.Second)); wait > 0 {
 		s.say("… %s until the certificate of %s ends", wait.Round(time.Second), c.drawer)
@@ -339,7 +340,7 @@ func (s *story) oddOnes(ctx context.Context, id fw.CampaignID, c *cast) error {
 	}
 	ok, err := s.await(ctx, 15*time.Second, func() (bool, string, error) {
 		reasons, err = refusals(s.server.DB.Snapshot(ctx), id, c.drawer)
-		return contains(reasons, fw.ReasonCertificateExpired), "", err
+		return slices.Contains(reasons, fw.ReasonCertificateExpired), "", err
 	})
 	s.expect(ok, "%s, out of its drawer with an expired certificate, was refused: %v", c.drawer, reasons)
 	return err
@@ -353,8 +354,8 @@ func refusals(q store.Queryer, id fw.CampaignID, d fw.DeviceID) ([]fw.Reason, er
 	}
 	var out []fw.Reason
 	for _, dec := range list {
-		if dec.Campaign == id && !dec.Record.Decision.Allow {
-			out = dec.Record.Decision.Reasons
+		if dec.Campaign == id && !dec.Decision.Allow {
+			out = dec.Decision.Reasons
 		}
 	}
 	return out, nil
@@ -382,15 +383,6 @@ func deviceRecords[T any](q store.Queryer, d fw.DeviceID, t evidence.Type) ([]T,
 		out = append(out, v)
 	}
 	return out, nil
-}
-
-func contains(list []fw.Reason, r fw.Reason) bool {
-	for _, x := range list {
-		if x == r {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *story) prove(ctx context.Context, id fw.CampaignID) error {

@@ -41,8 +41,8 @@ func newFleet(s *server.Server, dir string) *fleet { return &fleet{server: s, di
 
 // factory is what every device leaves the line with.
 type factory struct {
-	ca, trust, image, envelope string // paths
-	health                     string // shell command
+	ca, trust, image string // paths
+	health           string // shell command
 }
 
 // brokenMark is what the demo's health check looks for: firmware that holds

@@ -130,7 +130,7 @@ func (w *World) Stop() {
 	}
 	w.stopped = true
 	w.stop()
-	if err := errors.Join(<-w.done, w.Server.Close()); err != nil {
+	if err := errors.Join(<-w.done, w.Close()); err != nil {
 		w.t.Error(err)
 	}
 }

@@ -23,7 +23,7 @@ func text(s string) httpd.Handler {
 }
 
 func TestRoutineDeviceRequestsAreNotLoggedAtInfo(t *testing.T) {
-	r := httptest.NewRequest("POST", "/d/checkin", nil)
+	r := httptest.NewRequest(http.MethodPost, "/d/checkin", nil)
 	if _, log := serve(t, httpd.Route{Audience: httpd.Devices}, text("ok"), r); len(log) != 0 {
 		t.Errorf("log: %v", log)
 	}
@@ -40,7 +40,7 @@ func TestRoutineDeviceRequestsAreNotLoggedAtInfo(t *testing.T) {
 }
 
 func TestOneLineHoldsWhateverACallerSends(t *testing.T) {
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.URL.Path = "/\n{\"fake\":1}" + strings.Repeat("é", 10_000)
 	_, log := serve(t, httpd.Route{}, text(""), r)
 	if len(log) != 1 || len(log[0]["path"].(string)) > 300 {
@@ -49,7 +49,7 @@ func TestOneLineHoldsWhateverACallerSends(t *testing.T) {
 }
 
 func TestSecurityHeaders(t *testing.T) {
-	rec, _ := serve(t, httpd.Route{}, text("ok"), httptest.NewRequest("GET", "https://writ.test/", nil))
+	rec, _ := serve(t, httpd.Route{}, text("ok"), httptest.NewRequest(http.MethodGet, "https://writ.test/", nil))
 	for k, want := range map[string]string{
 		"X-Content-Type-Options":    "nosniff",
 		"Cache-Control":             "no-store",
@@ -66,8 +66,8 @@ func TestSecurityHeaders(t *testing.T) {
 		w.Header().Set("Cache-Control", "public")
 		w.Header().Add("X-Content-Type-Options", "more")
 		return nil
-	}, httptest.NewRequest("GET", "/", nil))
-	rec, _ = serve(t, httpd.Route{}, text("ok"), httptest.NewRequest("GET", "http://writ.test/", nil))
+	}, httptest.NewRequest(http.MethodGet, "/", nil))
+	rec, _ = serve(t, httpd.Route{}, text("ok"), httptest.NewRequest(http.MethodGet, "http://writ.test/", nil))
 	if got := rec.Header().Get("Cache-Control"); got != "no-store" || len(rec.Header()["X-Content-Type-Options"]) != 1 {
 		t.Errorf("shared headers changed: %v", rec.Header())
 	}
@@ -102,7 +102,7 @@ func TestAProblemDropsTheHeadersOfTheAnswerItReplaces(t *testing.T) {
 		w.Header().Set("Etag", `"x"`)
 		w.Header().Set("Cache-Control", "public, max-age=31536000")
 		return fw.Errorf(fw.NotFound, "gone")
-	}, httptest.NewRequest("GET", "/", nil))
+	}, httptest.NewRequest(http.MethodGet, "/", nil))
 	h := rec.Header()
 	if h.Get("Content-Length") != "" || h.Get("Etag") != "" || h.Get("Cache-Control") != "no-store" {
 		t.Errorf("headers: %v", h)
@@ -120,10 +120,10 @@ func TestFallbackKnowsMethods(t *testing.T) {
 		status       int
 		allow        string
 	}{
-		{"GET", "/v1/devices/d1", 200, ""},
-		{"POST", "/v1/devices/d1", 405, "GET, HEAD, DELETE"},
+		{http.MethodGet, "/v1/devices/d1", 200, ""},
+		{http.MethodPost, "/v1/devices/d1", 405, "GET, HEAD, DELETE"},
 		{"BREW", "/v1/devices/d1", 405, "GET, HEAD, DELETE"},
-		{"GET", "/v2", 404, ""},
+		{http.MethodGet, "/v2", 404, ""},
 	} {
 		rec := httptest.NewRecorder()
 		mux.ServeHTTP(rec, httptest.NewRequest(tt.method, tt.path, nil))
@@ -138,7 +138,7 @@ func TestFallbackKnowsMethods(t *testing.T) {
 
 func TestBodyIsBoundedAndTyped(t *testing.T) {
 	post := func(body io.Reader, set ...string) *http.Request {
-		r := httptest.NewRequest("POST", "/", body)
+		r := httptest.NewRequest(http.MethodPost, "/", body)
 		for i := 0; i < len(set); i += 2 {
 			r.Header.Set(set[i], set[i+1])
 		}
@@ -180,7 +180,7 @@ func TestBodyIsBoundedAndTyped(t *testing.T) {
 
 func TestBearer(t *testing.T) {
 	for header, want := range map[string]string{"Bearer abc": "abc", "bearer abc": "abc", "": "", "Basic abc": "", "Bearer": "", "Bearer ": ""} {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Authorization", header)
 		got, err := httpd.Bearer(r)
 		if got != want || (err == nil) != (want != "") || err != nil && fw.KindOf(err) != fw.Unauthenticated {
@@ -197,13 +197,13 @@ func (n nothing) Write(b []byte) (int, error) { return len(b), nil }
 func (n nothing) WriteHeader(int)             {}
 
 func BenchmarkHandle(b *testing.B) {
-	log := slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	log := slog.New(slog.NewJSONHandler(struct{ io.Writer }{io.Discard}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	body := []byte("idle")
 	h := func(w http.ResponseWriter, _ *http.Request) error {
 		_, err := w.Write(body)
 		return err
 	}
-	r := httptest.NewRequest("POST", "/d/checkin", bytes.NewReader(nil))
+	r := httptest.NewRequest(http.MethodPost, "/d/checkin", bytes.NewReader(nil))
 	w := nothing{h: make(http.Header)}
 	for name, handler := range map[string]http.Handler{
 		"bare":      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = h(w, r) }),

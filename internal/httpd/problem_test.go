@@ -103,7 +103,7 @@ func problem(t *testing.T, rec *httptest.ResponseRecorder) map[string]any {
 }
 
 func TestAnErrorBecomesAProblemAndItsCauseStaysInTheLog(t *testing.T) {
-	r := httptest.NewRequest("POST", "/v1/releases?token=hunter2", nil)
+	r := httptest.NewRequest(http.MethodPost, "/v1/releases?token=hunter2", nil)
 	r.Header.Set("Accept", "application/cbor")
 	err := fmt.Errorf("publishing: %w", fw.Wrap(fw.Conflict, errors.New("row 7 of /var/lib/writ"), "release r1 is not approved"))
 	rec, log := serve(t, httpd.Route{}, failing(err), r)
@@ -129,7 +129,7 @@ func TestUnknownErrorsAndPanicsShowNothing(t *testing.T) {
 		"panic": func(http.ResponseWriter, *http.Request) error { panic("secret cause") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			rec, log := serve(t, httpd.Route{Audience: httpd.Devices}, h, httptest.NewRequest("GET", "/", nil))
+			rec, log := serve(t, httpd.Route{Audience: httpd.Devices}, h, httptest.NewRequest(http.MethodGet, "/", nil))
 			p := problem(t, rec)
 			if rec.Code != 500 || p["kind"] != "internal" || strings.Contains(rec.Body.String(), "secret") {
 				t.Errorf("%d %v", rec.Code, p)
@@ -156,7 +156,7 @@ func TestHeadersThatAStatusNeeds(t *testing.T) {
 		{httpd.ProblemOf(fw.Errorf(fw.Forbidden, "x")), 403, "Cache-Control", "no-store"},
 	}
 	for _, tt := range tests {
-		rec, _ := serve(t, httpd.Route{}, failing(tt.err), httptest.NewRequest("GET", "/", nil))
+		rec, _ := serve(t, httpd.Route{}, failing(tt.err), httptest.NewRequest(http.MethodGet, "/", nil))
 		if got := rec.Header().Get(tt.header); rec.Code != tt.status || got != tt.val {
 			t.Errorf("%v: status %d, %s %q; want %d, %q", tt.err, rec.Code, tt.header, got, tt.status, tt.val)
 		}

@@ -81,7 +81,7 @@ func TestServerCutsWhatDoesNotDrain(t *testing.T) {
 		close(entered)
 		<-r.Context().Done()
 	})})
-	go http.Get("http://" + addr) //nolint:errcheck,bodyclose // it is cut
+	go http.Get("http://" + addr) //nolint:errcheck // it is cut
 	<-entered
 	if err := stop(); fw.KindOf(err) != fw.Unavailable {
 		t.Errorf("got %v, want unavailable", err)
@@ -112,7 +112,7 @@ func TestATakenPortIsSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	_, err = httpd.New(t.Context(), httpd.Config{Addr: l.Addr().String(), Handler: http.NotFoundHandler()})
 	if fw.KindOf(err) != fw.Unavailable || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("got %v", err)
@@ -159,7 +159,7 @@ func TestASlowButMovingUploadOutlivesTheTimeouts(t *testing.T) {
 	res, err = http.Post(quick(t, 50*time.Millisecond, count), "", slow())
 	if err == nil {
 		defer res.Body.Close()
-		if res.StatusCode == 200 {
+		if res.StatusCode == http.StatusOK {
 			t.Error("a stalled upload passed")
 		}
 	}
@@ -205,7 +205,7 @@ func TestLimiterRefusesWithTheTimeToWait(t *testing.T) {
 	l := httpd.NewLimiter(httpd.LimiterConfig{PerSecond: 0.5, Burst: 2, Callers: 2, Now: func() time.Time { return now }})
 	h := l.Limit(text("ok"))
 	ask := func(remote string) *httptest.ResponseRecorder {
-		r := httptest.NewRequest("POST", "/enroll", nil)
+		r := httptest.NewRequest(http.MethodPost, "/enroll", nil)
 		r.RemoteAddr = remote
 		r.Header.Set("X-Forwarded-For", "9.9.9.9") // not believed
 		rec, _ := serve(t, httpd.Route{}, h, r)

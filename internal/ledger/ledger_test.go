@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +102,7 @@ func TestEveryAppendedRecordIsProvenAcrossFailuresAndRestarts(t *testing.T) {
 			t.Fatal(err)
 		}
 		round()
-		defer db.Close()
+		defer func() { _ = db.Close() }()
 
 		ls, _ := s.LogSigner(fwtest.Keys[fw.PurposeLog], origin)
 		seen := make(map[int64]bool)
@@ -178,7 +179,7 @@ func TestStartRefusesALogThatContradictsItself(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range 10 {
-				if _, err := appendOne(db, l, fmt.Sprint(i%3), nil); err != nil {
+				if _, err := appendOne(db, l, strconv.Itoa(i%3), nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -190,7 +191,9 @@ func TestStartRefusesALogThatContradictsItself(t *testing.T) {
 				t.Fatal(err)
 			}
 			db, _, err = openLedger(t, url, s)
-			defer db.Close()
+			if err == nil {
+				defer func() { _ = db.Close() }()
+			}
 			if fw.KindOf(err) != fw.Corrupt || !strings.Contains(err.Error(), "restore the newest backup") {
 				t.Errorf("opened: %v", err)
 			}
@@ -211,7 +214,7 @@ func BenchmarkAppend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	b.SetParallelism(128)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

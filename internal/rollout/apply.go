@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"slices"
+
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -92,11 +94,9 @@ func (m *machine) handle(e Event) error {
 
 // operator moves the campaign because somebody decided so.
 func (m *machine) operator(to fw.CampaignState, from ...fw.CampaignState) error {
-	for _, s := range from {
-		if m.s.State == s {
-			m.campaign(to, ReasonOperator, m.s.Stage)
-			return nil
-		}
+	if slices.Contains(from, m.s.State) {
+		m.campaign(to, ReasonOperator, m.s.Stage)
+		return nil
 	}
 	return fw.Errorf(fw.Conflict, "a campaign that is %s cannot become %s", m.s.State, to)
 }

@@ -55,8 +55,8 @@ func TestRealRegressionsTrip(t *testing.T) {
 		rng := rand.New(rand.NewPCG(3, 4))
 		late := 0
 		for range runs {
-			failed, n := 0, 0
-			for n = 1; n <= devices; n++ {
+			failed, n := 0, 1
+			for ; n <= devices; n++ {
 				if rng.Float64() < tt.rate {
 					failed++
 				}

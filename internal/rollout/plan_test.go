@@ -65,9 +65,16 @@ func TestValidateSaysWhatToChange(t *testing.T) {
 func TestStageLimit(t *testing.T) {
 	p := &fw.Plan{Stages: []fw.StagePlan{{Count: 2}, {Percent: 10}, {Percent: 100}, {Percent: 50, Cohort: "true"}}}
 	for _, tt := range []struct{ stage, cohort, before, want int }{
-		{0, 100, 0, 2}, {0, 1, 0, 1}, {0, 0, 0, 0},
-		{1, 100, 2, 8}, {1, 101, 2, 9}, {1, 15, 2, 0}, {1, 1, 0, 1},
-		{2, 100, 10, 90}, {2, 5, 5, 0}, {2, 5, 9, 0},
+		{0, 100, 0, 2},
+		{0, 1, 0, 1},
+		{0, 0, 0, 0},
+		{1, 100, 2, 8},
+		{1, 101, 2, 9},
+		{1, 15, 2, 0},
+		{1, 1, 0, 1},
+		{2, 100, 10, 90},
+		{2, 5, 5, 0},
+		{2, 5, 9, 0},
 		{3, 7, 100, 4}, // its own cohort: half of seven, whoever went before
 		{2, MaxDevices, 0, MaxDevices},
 	} {

@@ -87,7 +87,7 @@ func (d *scriptDevice) take(e Event, reverting bool) {
 	if e.To == fw.UpdateAuthorized {
 		d.attempts++
 	}
-	if failing(e.To) && !(reverting && e.To == fw.UpdateRolledBack) && !failing(e.From) {
+	if failing(e.To) && (!reverting || e.To != fw.UpdateRolledBack) && !failing(e.From) {
 		d.failures++
 		d.lost = e.Exhausted
 	}

@@ -154,22 +154,21 @@ func (sc *script) do(t *testing.T, line string) string {
 	case "rollback-done":
 		return sc.apply(Event{Kind: EventRollbackDone, Actor: fw.PersonID(arg(1))})
 	case "new":
-		out := ""
+		var out strings.Builder
 		for _, d := range words[1:] {
-			out += sc.move(d, fw.UpdateAuthorized, false)
+			out.WriteString(sc.move(d, fw.UpdateAuthorized, false))
 		}
-		return out
+		return out.String()
 	}
-	state, last := words[len(words)-1], false
-	state, last = strings.CutSuffix(state, "!")
+	state, last := strings.CutSuffix(words[len(words)-1], "!")
 	if state == "retry" {
 		state = string(fw.UpdateAuthorized)
 	}
-	out := ""
+	var out strings.Builder
 	for _, d := range words[:len(words)-1] {
-		out += sc.move(d, fw.UpdateState(state), last)
+		out.WriteString(sc.move(d, fw.UpdateState(state), last))
 	}
-	return out
+	return out.String()
 }
 
 func (sc *script) move(name string, to fw.UpdateState, last bool) string {

@@ -103,7 +103,7 @@ func TestAFailureToWriteTheStateIsNoSignature(t *testing.T) {
 	w := newWorld(t)
 	l := logSigner(t, w)
 	for i := range int64(persistEvery - 1) {
-		mustCheckpoint(t, l, i+1, fmt.Sprint(i))
+		mustCheckpoint(t, l, i+1, strconv.FormatInt(i, 10))
 	}
 	good := l.path
 	l.path = filepath.Join(t.TempDir(), "gone", "log.json")

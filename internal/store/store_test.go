@@ -37,10 +37,10 @@ func TestAFailingWriteTakesNoCompanionDown(t *testing.T) {
 					if err := store.PutSetting(tx, fmt.Sprintf("s%02d", i), []byte("v")); err != nil {
 						return err
 					}
-					switch {
-					case i%10 == 3:
+					switch i % 10 {
+					case 3:
 						return boom
-					case i%10 == 7:
+					case 7:
 						panic("bug")
 					}
 					return nil

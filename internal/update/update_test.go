@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -137,7 +138,7 @@ func replay(t *testing.T, w *fwtest.World) {
 		}
 		got := policy.Evaluate(terms.For(d.Facts.Stage.Index, target), d.Facts)
 		a, _ := json.Marshal(got)
-		b, _ := json.Marshal(d.Record.Decision)
+		b, _ := json.Marshal(d.Decision)
 		if !bytes.Equal(a, b) {
 			t.Errorf("record %d: the decision comes out as %s, not %s", row.Index, a, b)
 		}
@@ -218,7 +219,7 @@ func TestRevocationAndQuarantineCountAtTheVeryNextCheckIn(t *testing.T) {
 		}
 		for range 2 {
 			_, err := devices[0].CheckIn(ctx, bench.Nonce())
-			if e, ok := err.(*bench.StatusError); !ok || e.Status != 403 {
+			if e, ok := errors.AsType[*bench.StatusError](err); !ok || e.Status != 403 {
 				t.Errorf("revoked: %v, want 403", err)
 			}
 			r, err := devices[1].CheckIn(ctx, bench.Nonce())

@@ -49,7 +49,7 @@ func TestVerifyRefusesAnyFlippedByte(t *testing.T) {
 // Attack: cut the image off, anywhere.
 func TestVerifyRefusesEveryPrefix(t *testing.T) {
 	b, keys := sample(t, "p256-seccnt.bin"), allKeys(t)
-	for n := range len(b) {
+	for n := range b {
 		if _, err := verifyBytes(b[:n], keys...); !errors.Is(err, image.ErrTruncated) {
 			t.Fatalf("first %d bytes: got %v, want truncated", n, err)
 		}

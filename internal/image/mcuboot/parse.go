@@ -146,7 +146,7 @@ func onlyErased(r io.Reader, off int64) error {
 			}
 		}
 		off += int64(n)
-		if err == io.EOF { //nolint:errorlint // io.Reader returns it bare
+		if err == io.EOF { // io.Reader returns it bare
 			return nil
 		}
 		if err != nil {

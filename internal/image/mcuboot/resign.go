@@ -3,6 +3,7 @@ package mcuboot
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
@@ -178,11 +179,11 @@ func agree(opt image.SignOptions, v Version, hdr int, prot []entry) error {
 		found := "nothing"
 		for _, t := range prot {
 			if t.typ == want.typ {
-				found = fmt.Sprintf("%x", t.data)
+				found = hex.EncodeToString(t.data)
 				break
 			}
 		}
-		if w := fmt.Sprintf("%x", want.data); w != found {
+		if w := hex.EncodeToString(want.data); w != found {
 			return differ(fmt.Sprintf("TLV %#04x", want.typ), w, found)
 		}
 	}

@@ -87,7 +87,7 @@ func (s *sealer) create(ctx context.Context, r io.ReaderAt, size int64, opt imag
 	h := make([]byte, 0, headerSize)
 	h = le.AppendUint32(h, imageMagic)
 	h = le.AppendUint32(h, 0)                 // load address
-	h = le.AppendUint16(h, uint16(hdr))       //nolint:gosec // G115: checked above
+	h = le.AppendUint16(h, uint16(hdr))       // checked above
 	h = le.AppendUint16(h, uint16(len(prot))) //nolint:gosec // G115: at most 56 bytes
 	h = le.AppendUint32(h, uint32(payload))   //nolint:gosec // G115: less than MaxSize
 	h = le.AppendUint32(h, 0)                 // flags

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -206,7 +207,7 @@ func TestVerifyIsStrictAboutTheStatement(t *testing.T) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(firmware))
 	good := `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"n","digest":{"sha256":"` + sum + `"}}],` +
 		`"predicateType":"https://writ-project.dev/firmware-release/v1",` +
-		`"predicate":{"version":"1","security_counter":7,"hardware":["a"],"format":"raw","size":` + fmt.Sprint(len(firmware)) + `}}`
+		`"predicate":{"version":"1","security_counter":7,"hardware":["a"],"format":"raw","size":` + strconv.Itoa(len(firmware)) + `}}`
 	for _, tc := range []struct {
 		name, from, to string
 		want           image.ReasonError // "" accepts

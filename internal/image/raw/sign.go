@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
@@ -115,10 +116,8 @@ func checkOptions(size int64, opt image.SignOptions) error {
 			return fmt.Errorf("checking options: %.20q is not UTF-8 of at most %d bytes: %w", s, maxText, image.ErrBadOptions)
 		}
 	}
-	for _, s := range opt.Hardware {
-		if s == "" {
-			return fmt.Errorf("checking hardware: an id is empty: %w", image.ErrBadOptions)
-		}
+	if slices.Contains(opt.Hardware, "") {
+		return fmt.Errorf("checking hardware: an id is empty: %w", image.ErrBadOptions)
 	}
 	if opt.Vendor != "" || opt.HeaderSize != 0 || opt.HeaderInPlace {
 		return fmt.Errorf("checking options: raw images have neither vendor id nor header: %w", image.ErrBadOptions)

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
@@ -59,12 +60,28 @@ func (l *Ledger) loadAt(q store.Queryer, row store.LogHead) (*head, error) {
 			return nil, err
 		}
 	}
-	h := &head{edge: edge, checkpoint: row.Checkpoint}
+	h := &head{edge: edge, checkpoint: row.Checkpoint, ms: row.AtMS}
 	if h.rootSig.Protected, err = tlog.ProtectedHeader(l.signer.Public()); err != nil {
 		return nil, fmt.Errorf("encoding the receipt header: %w", err)
 	}
 	h.rootSig.Signature = row.RootSig
 	return h, nil
+}
+
+// clockSlack is how far the clock may be behind the newest record. Within it
+// records get that record's time, so that times never run backwards; beyond it
+// nothing is written, because what is decided by such a clock, an expiry or a
+// window, would be wrong.
+const clockSlack = 5 * time.Minute
+
+// checkClock refuses a clock that is too far behind the newest record.
+func checkClock(now time.Time, newest int64) error {
+	last := time.UnixMilli(newest).UTC()
+	if now.Add(clockSlack).After(last) {
+		return nil
+	}
+	return fw.Errorf(fw.Unavailable, "the clock of this host says %s, but the newest evidence record is of %s: nothing was written; set the clock right (look at NTP), then try again",
+		now.UTC().Format(time.RFC3339), last.Format(time.RFC3339))
 }
 
 // checkRecords hashes the stored records [from, to) and compares them with

@@ -42,6 +42,7 @@ type head struct {
 	edge       *tlog.Edge
 	checkpoint []byte
 	rootSig    tlog.RootSignature
+	ms         int64 // Unix milliseconds of its newest record, 0 without one
 }
 
 // Entry is a record to be appended. Data is encoded as JSON.
@@ -116,6 +117,10 @@ func (l *Ledger) begin(tx *store.Tx) error {
 			clear(l.heads)
 		}
 	}
+	if err := checkClock(tx.Now(), h.ms); err != nil {
+		return err
+	}
+	tx.NotBefore(time.UnixMilli(h.ms))
 	tx.Batch().Cache[pendingKey{}] = &pending{base: h.edge.Size(), edge: *h.edge, streams: make(map[evidence.StreamID]*streamState)}
 	return nil
 }
@@ -136,7 +141,7 @@ func (l *Ledger) catchUp(tx *store.Tx, h *head, row store.LogHead) (*head, error
 	if root := edge.Root(); edge.Size() != row.Size || string(root[:]) != string(row.Root) {
 		return nil, disagree(nil, fmt.Sprintf("what another server wrote up to record %d does not continue what this one knows", row.Size))
 	}
-	next := &head{edge: &edge, checkpoint: row.Checkpoint}
+	next := &head{edge: &edge, checkpoint: row.Checkpoint, ms: row.AtMS}
 	if next.rootSig.Protected, err = tlog.ProtectedHeader(l.signer.Public()); err != nil {
 		return nil, fmt.Errorf("encoding the receipt header: %w", err)
 	}
@@ -232,9 +237,10 @@ func (l *Ledger) seal(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
+	h.ms = tx.Now().UnixMilli()
 	p.sealed = h
 	root := p.edge.Root()
-	return store.PutLogHead(tx, store.LogHead{Size: p.edge.Size(), Root: root[:], Checkpoint: h.checkpoint, RootSig: h.rootSig.Signature, AtMS: tx.Now().UnixMilli()})
+	return store.PutLogHead(tx, store.LogHead{Size: p.edge.Size(), Root: root[:], Checkpoint: h.checkpoint, RootSig: h.rootSig.Signature, AtMS: h.ms})
 }
 
 func (l *Ledger) sign(edge *tlog.Edge) (*head, error) {

@@ -36,6 +36,14 @@ type Batch struct {
 // millisecond precision.
 func (tx *Tx) Now() time.Time { return tx.now }
 
+// NotBefore makes t the time of this transaction if its clock was earlier. It
+// is for the hook that begins it: later, closures may have read the time.
+func (tx *Tx) NotBefore(t time.Time) {
+	if tx.now.Before(t) {
+		tx.now = t.UTC()
+	}
+}
+
 // Context is the context for work inside the closure. It is not cancelled
 // with the caller's: a write that has begun ends.
 func (tx *Tx) Context() context.Context { return tx.ctx }

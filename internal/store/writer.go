@@ -184,6 +184,7 @@ func (db *DB) try(ops []*op) (again bool) {
 			rollback()
 			return fail(err)
 		}
+		now = own.now
 	}
 	wrote := false
 	for _, o := range ops {

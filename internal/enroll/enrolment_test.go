@@ -263,6 +263,34 @@ func TestADeviceThatLostItsKeyComesBackByAnOperator(t *testing.T) {
 	})
 }
 
+// A key whose reports nobody reads gets no certificate, neither the first nor
+// a later one, and the device maker learns which keys do.
+func TestAKeyThatCannotReportGetsNoCertificate(t *testing.T) {
+	w := newWorld(t, fwtest.SQLite(t))
+	w.register("gw-1")
+	token := w.token("gw-1")
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := csr(t, "gw-1", p384)
+	refused := func(what string, err error) {
+		t.Helper()
+		wantKind(t, what, err, fw.Invalid)
+		for _, word := range []string{"P-384", "P-256", "Ed25519"} {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %q does not name %s", what, err, word)
+			}
+		}
+	}
+	_, err = w.enrolment.Enrol(t.Context(), token, bad)
+	refused("enrolment", err)
+	c := w.enrol(token, csr(t, "gw-1", newKey(t)))
+	_, err = w.enrolment.Renew(t.Context(), pki.Fingerprint(c), bad)
+	refused("renewal", err)
+	w.verify()
+}
+
 func TestRenewalsAreRepeatableAndBounded(t *testing.T) {
 	fwtest.EachDatabase(t, func(t *testing.T, url string) {
 		w := newWorld(t, url)

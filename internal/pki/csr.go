@@ -86,20 +86,20 @@ func ParseCSR(b []byte) (*CSR, error) {
 	return csr, nil
 }
 
-// CheckKey checks that pub is of a kind devices may have: P-256, P-384 or
-// Ed25519. RSA is refused: authorizations are bound to COSE key thumbprints
-// and reports are COSE signatures, which no device here makes with RSA.
+// CheckKey checks that pub is of a kind devices may have: P-256 or Ed25519,
+// which are the keys whose reports internal/authz reads. Any other key would
+// get a certificate and then not a single report through.
 func CheckKey(pub crypto.PublicKey) error {
 	switch k := pub.(type) {
 	case ed25519.PublicKey:
 		return nil
 	case *ecdsa.PublicKey:
-		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
+		if k.Curve == elliptic.P256() {
 			return nil
 		}
-		return fw.Errorf(fw.Invalid, "keys on curve %s are not accepted: use P-256, P-384 or Ed25519", k.Params().Name)
+		return fw.Errorf(fw.Invalid, "keys on curve %s are not accepted: make a P-256 or Ed25519 key and ask again with it", k.Params().Name)
 	}
-	return fw.Errorf(fw.Invalid, "keys of this kind are not accepted: use P-256, P-384 or Ed25519")
+	return fw.Errorf(fw.Invalid, "keys of this kind are not accepted: make a P-256 or Ed25519 key and ask again with it")
 }
 
 var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}

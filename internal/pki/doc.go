@@ -6,7 +6,7 @@
 //
 //	                CA                    device                       server
 //	subject         CN=<name>             the request's bytes, CN=<id> CN=<first name>
-//	key             P-256                 P-256, P-384, Ed25519        same
+//	key             P-256                 P-256, Ed25519               same
 //	life            10 years              90 days                      90 days
 //	basicConstr.    CA, pathlen 0, crit.  not CA, critical             not CA, critical
 //	keyUsage        keyCertSign, cRLSign  digitalSignature             digitalSignature

@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 
@@ -16,7 +15,6 @@ const (
 	ktyOKP     = 1
 	ktyEC2     = 2
 	crvP256    = 1
-	crvP384    = 2
 	crvEd25519 = 6
 )
 
@@ -47,13 +45,9 @@ func coseKey(pub crypto.PublicKey) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		crv := byte(crvP256)
-		if k.Curve == elliptic.P384() {
-			crv = crvP384
-		}
 		// y is the coordinate and not its sign bit (RFC 9679, section 4.2).
 		point := e.Bytes()[1:]
-		b := appendBytes([]byte{0xa4, 0x01, ktyEC2, 0x20, crv, 0x21}, point[:len(point)/2])
+		b := appendBytes([]byte{0xa4, 0x01, ktyEC2, 0x20, crvP256, 0x21}, point[:len(point)/2])
 		return appendBytes(append(b, 0x22), point[len(point)/2:]), nil
 	}
 	return nil, fw.Errorf(fw.Invalid, "keys of this kind have no thumbprint here")
@@ -61,7 +55,7 @@ func coseKey(pub crypto.PublicKey) ([]byte, error) {
 
 // appendBytes appends a CBOR byte string of 24 to 255 bytes.
 func appendBytes(b, s []byte) []byte {
-	return append(append(b, 0x58, byte(len(s))), s...) //nolint:gosec // G115: coordinates have 32 or 48 bytes
+	return append(append(b, 0x58, byte(len(s))), s...) //nolint:gosec // G115: coordinates have 32 bytes
 }
 
 // Fingerprint returns the SHA-256 of the certificate's DER, by which it is

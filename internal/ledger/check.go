@@ -69,15 +69,16 @@ func (l *Ledger) loadAt(q store.Queryer, row store.LogHead) (*head, error) {
 }
 
 // clockSlack is how far the clock may be behind the newest record. Within it
-// records get that record's time, so that times never run backwards; beyond it
-// nothing is written, because what is decided by such a clock, an expiry or a
-// window, would be wrong.
-const clockSlack = 5 * time.Minute
+// records get that record's time, so that times never run backwards. It is the
+// allowance that devices make for a server that is ahead: what is signed with a
+// time of more than a minute from now they take as not valid yet, so beyond it
+// nothing is written.
+const clockSlack = time.Minute
 
 // checkClock refuses a clock that is too far behind the newest record.
 func checkClock(now time.Time, newest int64) error {
 	last := time.UnixMilli(newest).UTC()
-	if now.Add(clockSlack).After(last) {
+	if last.Sub(now) <= clockSlack {
 		return nil
 	}
 	return fw.Errorf(fw.Unavailable, "the clock of this host says %s, but the newest evidence record is of %s: nothing was written; set the clock right (look at NTP), then try again",

@@ -39,29 +39,29 @@ func TestRecordTimesNeverRunBackwards(t *testing.T) {
 		s, _ := fwtest.Signer(t)
 		var clock atomic.Int64
 		start := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC).UnixMilli()
-		minute := time.Minute.Milliseconds()
+		second := time.Second.Milliseconds()
 		db, l := clockedLedger(t, url, s, &clock)
-		for i, at := range []int64{0, 2, 1, -2, 2, 3, -1} { // minutes after the start
+		for i, at := range []int64{0, 30, 20, -20, 25, 40, -20} { // seconds after the start
 			if i == 3 { // the clock moves while nobody runs
 				if err := db.Close(); err != nil {
 					t.Fatal(err)
 				}
 				db, l = clockedLedger(t, url, s, &clock)
 			}
-			clock.Store(start + at*minute)
+			clock.Store(start + at*second)
 			if _, err := appendOne(db, l, "sn-1", nil); err != nil {
-				t.Fatalf("at minute %d: %v", at, err)
+				t.Fatalf("at second %d: %v", at, err)
 			}
 		}
 		size := l.Head().Size
 
-		// Farther back than that is a clock that is wrong: nothing is written.
+		// More than a minute back is a clock that is wrong: nothing is written.
 		for range 2 {
-			clock.Store(start - 60*minute)
+			clock.Store(start - 21*second)
 			_, err := appendOne(db, l, "sn-1", nil)
 			if fw.KindOf(err) != fw.Unavailable {
-				t.Errorf("an hour back: got %v, want Unavailable", err)
-			} else if !strings.Contains(err.Error(), "2026-05-04T02:02:01Z") || !strings.Contains(err.Error(), "2026-05-04T03:05:01Z") || !strings.Contains(err.Error(), "NTP") {
+				t.Errorf("a minute and a second back: got %v, want Unavailable", err)
+			} else if !strings.Contains(err.Error(), "2026-05-04T03:01:40Z") || !strings.Contains(err.Error(), "2026-05-04T03:02:41Z") || !strings.Contains(err.Error(), "NTP") {
 				t.Errorf("the error does not say both times and what to do: %v", err)
 			}
 			if err := db.Close(); err != nil {
@@ -75,7 +75,7 @@ func TestRecordTimesNeverRunBackwards(t *testing.T) {
 		}
 
 		// It goes on when the clock is right again.
-		clock.Store(start + 4*minute)
+		clock.Store(start + 50*second)
 		if _, err := appendOne(db, l, "sn-1", nil); err != nil {
 			t.Error(err)
 		}
@@ -85,11 +85,11 @@ func TestRecordTimesNeverRunBackwards(t *testing.T) {
 		}
 		var got []int64
 		for _, r := range rows {
-			got = append(got, (r.MS-start)/minute)
+			got = append(got, (r.MS-start)/second)
 		}
-		want := []int64{0, 2, 2, 2, 2, 3, 3, 4}
+		want := []int64{0, 30, 30, 30, 30, 40, 40, 50}
 		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("minutes of the records: %s", d)
+			t.Errorf("seconds of the records: %s", d)
 		}
 	})
 }

@@ -17,7 +17,7 @@
 //     commitment of number n-1.
 //   - The times of records never run backwards. A clock that is set back a
 //     little gives its records the time of the newest one; a clock that is
-//     five minutes or more behind it writes nothing, and the error says both
+//     more than a minute behind it writes nothing, and the error says both
 //     times.
 //   - [Open] rebuilds the right edge of the tree from the stored tiles and
 //     records and requires the stored root, the signed checkpoint and the

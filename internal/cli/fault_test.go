@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,15 +11,23 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/writ-project/writ/internal/config"
+	"github.com/writ-project/writ/internal/ledger"
+	"github.com/writ-project/writ/internal/server"
+	"github.com/writ-project/writ/internal/signer"
+	"github.com/writ-project/writ/internal/store"
 )
 
-// Commands that break disks. They need root and [root].
+// Commands that break disks and clocks. The disks need root and [root].
 //
 //	small-disk DIR SIZE     mount a file system of SIZE bytes on the new folder DIR
 //	fill DIR LEFT           use it up but for LEFT bytes, with the file DIR/ballast
 //	read-only DIR           mount it read-only from here on
+//	clock-ahead DATA TIME   append a record as the server of DATA would, stopped now, if its clock were TIME ahead
 //	fingerprint DIR FILE    write the digest of everything in DIR, names, modes and bytes, to FILE
 
 // canMount says why the test cannot mount file systems, nil if it can.
@@ -100,4 +109,24 @@ func fingerprint(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return err
 	}))
+}
+
+func clockAhead(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, "clock-ahead DATA TIME")
+	ahead, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	ctx, c := context.Background(), config.Config{Data: ts.MkAbs(args[0]), Passphrase: []byte(ts.Getenv("WRIT_PASSPHRASE"))}
+	ts.Check(c.Complete())
+	ks, err := signer.OpenKeystore(c.Keys(), signer.KeystoreOptions{Passphrase: c.Passphrase})
+	ts.Check(err)
+	s, err := signer.Open(ks, signer.Options{})
+	ts.Check(err)
+	logSigner, err := s.LogSigner(server.LogKeyName, c.Name)
+	ts.Check(err)
+	db, err := store.Open(ctx, store.Options{URL: c.Database, Now: func() time.Time { return time.Now().Add(ahead) }})
+	ts.Check(err)
+	l, err := ledger.Open(ctx, db, logSigner)
+	ts.Check(err)
+	_, _, err = l.Epoch(ctx)
+	ts.Check(errors.Join(err, db.Close(), s.Close()))
 }

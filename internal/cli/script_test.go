@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(m, map[string]func(){
 		"writ": command(func(ctx context.Context) int {
-			return int(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+			return cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 		}),
 		"writ-agent":  command(func(ctx context.Context) int { return agent.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
 		"writ-verify": command(func(ctx context.Context) int { return verify.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
@@ -70,7 +70,7 @@ func TestFaults(t *testing.T) { runScripts(t, "testdata/fault") }
 //	stop-server             end it as Ctrl-C does; it must exit with 0
 //	people, publish, device, offer  see cast_test.go
 //	steal-tls, wire, attack see wire_test.go
-//	small-disk, fill, read-only, fingerprint  see fault_test.go
+//	small-disk, fill, read-only, clock-ahead, fingerprint  see fault_test.go
 func runScripts(t *testing.T, dir string) {
 	t.Helper()
 	t.Parallel()
@@ -91,7 +91,7 @@ func runScripts(t *testing.T, dir string) {
 			"server": startServer, "stop-server": stopServer,
 			"people": people, "publish": publish, "device": device, "offer": offer,
 			"steal-tls": stealTLS, "wire": startWire, "attack": attack,
-			"small-disk": smallDisk, "fill": fill, "read-only": readOnly, "fingerprint": fingerprint,
+			"small-disk": smallDisk, "fill": fill, "read-only": readOnly, "clock-ahead": clockAhead, "fingerprint": fingerprint,
 		},
 	})
 }
@@ -278,7 +278,7 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer log.Close()
 	// No context: it outlives this command, and end looks at how it ends.
-	c := exec.Command("writ", append([]string{ //nolint:noctx,gosec // see above; G204: our own program
+	c := exec.Command("writ", append([]string{
 		"serve", "--data", s.data, "--listen", "127.0.0.1:0", "--scrypt-log-n", "10", "--interval", "1s", "--ready-file", ready,
 	}, args[1:]...)...)
 	c.Dir, c.Stdout, c.Stderr = ts.Getenv("WORK"), log, log

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -50,7 +51,7 @@ func ParseRoster(payload []byte) (*Roster, error) {
 		return nil, fw.Errorf(fw.TooLarge, "roster is %d bytes, over the limit of %d", len(payload), maxRoster)
 	}
 	var doc RosterDocument
-	if err := Decode(payload, &doc); err != nil {
+	if err := dsse.Decode(payload, &doc); err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "malformed roster")
 	}
 	r := &Roster{doc: doc, raw: bytes.Clone(payload), digest: fw.DigestOf(payload), keys: map[fw.PersonID][]Key{}, owner: map[string]fw.PersonID{}}
@@ -104,7 +105,7 @@ func (r *Roster) add(a Approver) error {
 
 // OpenRoster returns the roster in a DSSE envelope signed by root.
 func OpenRoster(env []byte, root ed25519.PublicKey) (*Roster, error) {
-	payload, err := OpenEnvelope(env, RosterPayloadType, root)
+	payload, err := openEnvelope(env, root)
 	if err != nil {
 		return nil, err
 	}

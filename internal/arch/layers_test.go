@@ -11,6 +11,7 @@ var layers = []struct {
 	packages []string
 }{
 	{"vocabulary", []string{"internal/fw"}},
+	{"envelope", []string{"internal/dsse"}},
 	{"pure", []string{
 		"internal/policy", "internal/rollout", "internal/evidence", "internal/tlog",
 		"internal/authz", "internal/approval", "internal/image", "internal/image/*",
@@ -83,7 +84,7 @@ var clock = map[string]bool{
 }
 
 // pureLayers is how many layers, from the lowest, are pure.
-const pureLayers = 2
+const pureLayers = 3
 
 // layerOf returns the index of path's layer, or -1 if it has none.
 func layerOf(path string) int {

@@ -45,7 +45,7 @@ func layerName(path string) string {
 	return "no layer"
 }
 
-// checkPure: the two lowest layers do no I/O and read no clock, and the
+// checkPure: the three lowest layers do no I/O and read no clock, and the
 // verifier has no network and no database.
 func checkPure(p *goPackage) []string {
 	layer := layerOf(p.path)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -145,7 +146,7 @@ func (d TrustDocument) Encode() ([]byte, error) {
 // parseTrust checks an unsigned document.
 func parseTrust(payload []byte) (*TrustBundle, error) {
 	var d TrustDocument
-	if err := strictJSON(payload, &d); err != nil {
+	if err := dsse.Decode(payload, &d); err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "malformed trust bundle")
 	}
 	t := &TrustBundle{doc: d, payload: bytes.Clone(payload)}

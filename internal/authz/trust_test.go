@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -145,7 +146,7 @@ func TestMalformedTrustBundlesAreRefused(t *testing.T) {
 			t.Errorf("%s: accepted", what)
 		}
 	}
-	var e envelope
+	var e dsse.Envelope
 	if err := json.Unmarshal(testTrust().Envelope(), &e); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/fwtest"
@@ -22,7 +22,7 @@ import (
 
 func decode[T any](tb testing.TB, b []byte) (v T) {
 	tb.Helper()
-	if err := approval.Decode(b, &v); err != nil {
+	if err := dsse.Decode(b, &v); err != nil {
 		tb.Fatalf("%s: %v", b, err)
 	}
 	return v

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/fwtest"
@@ -155,7 +156,7 @@ func (d *desk) stream(s evidence.StreamID) (out []evidence.Record) {
 
 func decode[T any](t *testing.T, b []byte) (v T) {
 	t.Helper()
-	if err := approval.Decode(b, &v); err != nil {
+	if err := dsse.Decode(b, &v); err != nil {
 		t.Fatal(err)
 	}
 	return v
@@ -295,7 +296,7 @@ func TestARosterThatTheRootDidNotSignCountsNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, err := approval.Seal(approval.RosterPayloadType, doc, fake)
+	forged, err := dsse.Seal(approval.RosterPayloadType, doc, fake)
 	if err != nil {
 		t.Fatal(err)
 	}

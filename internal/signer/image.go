@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image"
 )
@@ -131,7 +132,7 @@ func parseManifest(b []byte) (fw.Manifest, error) {
 	if len(b) > maxDocument {
 		return m, fw.Errorf(fw.TooLarge, "manifest is %d bytes, over the limit of %d", len(b), maxDocument)
 	}
-	if err := approval.Decode(b, &m); err != nil {
+	if err := dsse.Decode(b, &m); err != nil {
 		return m, fw.Wrap(fw.Invalid, err, "malformed manifest")
 	}
 	if m.Type != fw.TypeManifest {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/authz"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -28,10 +30,10 @@ func (s *Signer) SignRoster(p *Permit, document []byte, at time.Time) ([]byte, e
 }
 
 // SignTrustBundle signs a trust bundle document and returns its DSSE envelope
-// (payload type approval.TrustBundlePayloadType). The permit's subject is the
+// (payload type authz.TrustBundlePayloadType). The permit's subject is the
 // document's digest.
 func (s *Signer) SignTrustBundle(p *Permit, document []byte, at time.Time) ([]byte, error) {
-	return s.seal(p, approval.TrustBundlePayloadType, document, at, func() error { return nil })
+	return s.seal(p, authz.TrustBundlePayloadType, document, at, func() error { return nil })
 }
 
 func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Time, check func() error) ([]byte, error) {
@@ -56,7 +58,7 @@ func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Ti
 }
 
 func (k RosterRootKey) seal(payloadType string, document []byte) ([]byte, error) {
-	return approval.Seal(payloadType, document, k.k.key)
+	return dsse.Seal(payloadType, document, k.k.key)
 }
 
 // AdoptRoster makes the roster in a DSSE envelope the one that approvals are

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/authz"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image"
 )
@@ -445,9 +447,9 @@ func TestTrustBundleIsSignedUnderItsOwnType(t *testing.T) {
 		t.Fatal(err)
 	}
 	pub, _ := w.public(t, "root-1").(ed25519.PublicKey)
-	got, err := approval.OpenEnvelope(env, approval.TrustBundlePayloadType, pub)
-	if err != nil || !bytes.Equal(got, doc) {
-		t.Fatalf("OpenEnvelope = %s, %v", got, err)
+	e, got, err := dsse.Open(env, authz.TrustBundlePayloadType, dsse.Limits{Bytes: 1 << 20, Signatures: 1})
+	if err != nil || !bytes.Equal(got, doc) || !e.SignedBy(pub, got) {
+		t.Fatalf("Open = %s, %v", got, err)
 	}
 	if _, err := approval.OpenRoster(env, pub); err == nil {
 		t.Error("a trust bundle passes as a roster")

@@ -69,7 +69,11 @@ func TestRecordTimesNeverRunBackwards(t *testing.T) {
 			}
 			db, l = clockedLedger(t, url, s, &clock)
 		}
-		defer db.Close()
+		t.Cleanup(func() {
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 		if got := l.Head().Size; got != size {
 			t.Errorf("the log has %d records, want %d", got, size)
 		}

@@ -14,46 +14,62 @@ import (
 // countPage is how many devices are read at a time when a cohort is counted.
 const countPage = 2000
 
-// count counts the devices that the plan's cohort and the stages' own cohorts
-// select now. It reads every device of the product; it runs at the start and
-// at stage changes, never at a check-in.
-func (r *Register) count(tx *store.Tx, l *Live, e *rollout.Event) error {
-	stages := make([]int, len(l.Terms.Stages))
-	own := false
-	total := 0
+// census is how many devices a plan's cohort and its stages' own cohorts
+// select.
+type census struct {
+	plan   fw.Digest
+	total  int
+	stages []int // nil: no stage has a cohort of its own
+}
+
+// count takes the census of campaign c. It reads every device of the product,
+// so it runs at the start and at stage changes, never at a check-in, and
+// outside the writer, which would keep every device waiting.
+func (r *Register) count(q store.Queryer, c *store.Campaign) (census, error) {
+	terms, err := r.Terms(q, c)
+	if err != nil {
+		return census{}, err
+	}
+	out := census{plan: terms.PlanDigest}
+	stages := make([]int, len(terms.Stages))
 	var after fw.DeviceID
 	for {
-		page, err := store.Devices(tx, store.DeviceFilter{Product: l.Row.Product, State: fw.DeviceActive, After: after, Limit: countPage})
+		page, err := store.Devices(q, store.DeviceFilter{Product: c.Product, State: fw.DeviceActive, After: after, Limit: countPage})
 		if err != nil {
-			return err
+			return census{}, err
 		}
 		for i := range page {
 			f, err := DeviceFacts(&page[i])
 			if err != nil {
-				return err
+				return census{}, err
 			}
-			if policy.MatchCohort(l.Terms.Cohort, f) != policy.True {
+			if policy.MatchCohort(terms.Cohort, f) != policy.True {
 				continue
 			}
-			total++
-			for n, c := range l.Terms.Stages {
-				if c != nil {
-					own = true
-					if policy.MatchCohort(c, f) == policy.True {
-						stages[n]++
-					}
+			out.total++
+			for n, own := range terms.Stages {
+				if own == nil {
+					continue
+				}
+				out.stages = stages
+				if policy.MatchCohort(own, f) == policy.True {
+					stages[n]++
 				}
 			}
 		}
 		if len(page) < countPage {
-			break
+			return out, nil
 		}
 		after = page[len(page)-1].ID
 	}
-	e.Cohort = total
-	if own {
-		e.StageCohorts = stages
+}
+
+// into puts the census into e, an event of campaign l.
+func (c census) into(e *rollout.Event, l *Live) error {
+	if c.plan != l.Terms.PlanDigest {
+		return fw.Errorf(fw.Conflict, "the plan of campaign %s was edited meanwhile: look at it and try again", l.Row.ID)
 	}
+	e.Cohort, e.StageCohorts = c.total, c.stages
 	return nil
 }
 

@@ -100,8 +100,22 @@ func (s *Service) apply(tx *store.Tx, l *Live, d *docket.CampaignEvent) error {
 	return err
 }
 
+// census counts the devices of campaign id as they are now.
+func (s *Service) census(ctx context.Context, id fw.CampaignID) (census, error) {
+	q := s.db.Snapshot(ctx)
+	row, err := store.CampaignByID(q, id)
+	if err != nil {
+		return census{}, err
+	}
+	return s.live.count(q, &row)
+}
+
 // Start starts an approved campaign, or schedules it if its plan says so.
 func (s *Service) Start(ctx context.Context, id fw.CampaignID, actor fw.PersonID) (store.Campaign, error) {
+	devices, err := s.census(ctx, id)
+	if err != nil {
+		return store.Campaign{}, err
+	}
 	return s.operate(ctx, id, func(tx *store.Tx, l *Live, d *docket.CampaignEvent) error {
 		if l.Row.State != fw.CampaignApproved && l.Row.State != fw.CampaignScheduled {
 			return fw.Errorf(fw.Conflict, "campaign %s is %s: only an approved campaign can be started", id, l.Row.State)
@@ -115,7 +129,7 @@ func (s *Service) Start(ctx context.Context, id fw.CampaignID, actor fw.PersonID
 		}
 		d.Approvals, d.Roster = &res, roster
 		d.Event = rollout.Event{Kind: rollout.EventStarted, Actor: actor}
-		if err := s.live.count(tx, l, &d.Event); err != nil {
+		if err := devices.into(&d.Event, l); err != nil {
 			return err
 		}
 		l.Row.StartedAt, l.Row.CohortSize = tx.Now().Unix(), d.Event.Cohort
@@ -130,9 +144,13 @@ func (s *Service) Pause(ctx context.Context, id fw.CampaignID, actor fw.PersonID
 
 // Resume continues a paused campaign and acknowledges the failures so far.
 func (s *Service) Resume(ctx context.Context, id fw.CampaignID, actor fw.PersonID, note string) (store.Campaign, error) {
-	return s.operate(ctx, id, func(tx *store.Tx, l *Live, d *docket.CampaignEvent) error {
+	devices, err := s.census(ctx, id)
+	if err != nil {
+		return store.Campaign{}, err
+	}
+	return s.operate(ctx, id, func(_ *store.Tx, l *Live, d *docket.CampaignEvent) error {
 		d.Event = rollout.Event{Kind: rollout.EventResume, Actor: actor, Note: note}
-		return s.live.count(tx, l, &d.Event)
+		return devices.into(&d.Event, l)
 	})
 }
 
@@ -160,6 +178,10 @@ func (s *Service) simple(ctx context.Context, id fw.CampaignID, e rollout.Event)
 
 // OpenStage opens a stage that waits for approval, when its quorum is met.
 func (s *Service) OpenStage(ctx context.Context, id fw.CampaignID, stage int, actor fw.PersonID) (store.Campaign, error) {
+	devices, err := s.census(ctx, id)
+	if err != nil {
+		return store.Campaign{}, err
+	}
 	return s.operate(ctx, id, func(tx *store.Tx, l *Live, d *docket.CampaignEvent) error {
 		if stage < 0 || stage >= len(l.Terms.Plan.Stages) {
 			return fw.Errorf(fw.Invalid, "campaign %s has %d stages, numbered from 0", id, len(l.Terms.Plan.Stages))
@@ -177,7 +199,7 @@ func (s *Service) OpenStage(ctx context.Context, id fw.CampaignID, stage int, ac
 		}
 		d.Approvals, d.Roster, d.Document = &res, roster, doc
 		d.Event = rollout.Event{Kind: rollout.EventStageApproved, Stage: stage, Actor: actor}
-		return s.live.count(tx, l, &d.Event)
+		return devices.into(&d.Event, l)
 	})
 }
 
@@ -189,7 +211,11 @@ func (s *Service) Tick(ctx context.Context, now int64) error {
 		return err
 	}
 	for _, id := range due {
-		err := s.db.Tx(ctx, func(tx *store.Tx) error {
+		devices, err := s.census(ctx, id)
+		if err != nil {
+			return fmt.Errorf("running the timer of campaign %s: %w", id, err)
+		}
+		err = s.db.Tx(ctx, func(tx *store.Tx) error {
 			l, err := s.live.Open(tx, id)
 			if err != nil {
 				return err
@@ -198,7 +224,7 @@ func (s *Service) Tick(ctx context.Context, now int64) error {
 				return nil // another replica was first
 			}
 			d := docket.CampaignEvent{Campaign: id, Event: rollout.Event{Kind: rollout.EventTick}}
-			if err := s.live.count(tx, l, &d.Event); err != nil {
+			if err := devices.into(&d.Event, l); err != nil {
 				return err
 			}
 			return s.apply(tx, l, &d)

@@ -161,6 +161,15 @@ func (d *Device) SendReport(ctx context.Context, signed []byte) error {
 	return err
 }
 
+// Download gets an artifact of at most 1 MiB.
+func (d *Device) Download(ctx context.Context, a fw.Digest) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/device/v1/artifacts/"+a.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return d.do(req)
+}
+
 // maxAnswer bounds an answer in bytes.
 const maxAnswer = 1 << 20
 
@@ -170,6 +179,10 @@ func (d *Device) post(ctx context.Context, path, media string, body []byte) ([]b
 		return nil, err
 	}
 	req.Header.Set("Content-Type", media)
+	return d.do(req)
+}
+
+func (d *Device) do(req *http.Request) ([]byte, error) {
 	res, err := d.client.Do(req)
 	if err != nil {
 		return nil, err

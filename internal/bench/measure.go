@@ -186,7 +186,7 @@ func (r *rig) evidence(context.Context) (Result, error) {
 }
 
 func (r *rig) memory(context.Context) (Result, error) {
-	a, err := r.ask(command{Do: "usage"})
+	a, err := r.ask(command{Do: "memory"})
 	if err != nil {
 		return Result{}, err
 	}

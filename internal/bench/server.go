@@ -36,7 +36,7 @@ import (
 // command is what the load generator asks of the server process: to prepare
 // something, or to say what it used. Nothing measured goes this way.
 type command struct {
-	Do     string `json:"do"` // register, remember, campaign, append, export, usage
+	Do     string `json:"do"` // register, remember, campaign, append, export, cpu, memory
 	N      int    `json:"n,omitempty"`
 	From   int    `json:"from,omitempty"`
 	Tokens bool   `json:"tokens,omitempty"`
@@ -159,9 +159,11 @@ func (b *child) run(ctx context.Context, c command) (answer, error) {
 		return b.export(ctx, c.Path)
 	case "remember":
 		return answer{}, b.remember(ctx, c.From, c.N)
-	case "usage":
+	case "cpu":
+		return answer{CPU: cpu()}, nil
+	case "memory":
 		runtime.GC()
-		return answer{CPU: cpu(), RSS: rss()}, nil
+		return answer{RSS: rss()}, nil
 	}
 	return answer{}, fmt.Errorf("unknown command %q", c.Do)
 }

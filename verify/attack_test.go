@@ -180,6 +180,16 @@ var attacks = []attack{
 		edit(f, e, func(d *docket.Moved) { *d = m })
 		return e
 	}, "had not run out", verify.ExitFailed},
+	{"a failure passed off as a withdrawal by a pause that was not", func(f *forger) *entry {
+		e := f.find(evidence.TypeReport, 0, `"says":"failed"`)
+		var m docket.Moved
+		edit(f, e, func(d *docket.Report) {
+			m = docket.Moved{Campaign: d.Campaign, Update: d.Update, Device: d.Device, From: d.From, To: fw.UpdatePaused, Reason: fw.WithdrawPaused, Event: d.Event}
+		})
+		e.Type, e.Data = evidence.TypeUpdateMoved, []byte("{}")
+		edit(f, e, func(d *docket.Moved) { *d = m; d.Event.To = fw.UpdatePaused })
+		return e
+	}, "from authorized to paused", verify.ExitFailed},
 
 	// Reports.
 	{"a report signed by another device's key", func(f *forger) *entry {

@@ -257,8 +257,11 @@ func (a *auditor) word(c *campaign, u *update, rep *authz.Report) (fw.UpdateStat
 	if (to == fw.UpdateConfirmed || to == fw.UpdateInstalled) && !a.runs(rep, c.plan.Publication) {
 		to = fw.UpdateFailed
 	}
-	if to == u.state || !u.state.CanMove(to) {
+	if to == u.state || !u.state.CanMove(to) || u.state == fw.UpdatePaused && to == fw.UpdateFailed && rep.Reason == fw.FailDownload {
 		return u.state, nil
+	}
+	if u.state == fw.UpdatePaused {
+		u.attempts++ // it made the attempt that was taken back
 	}
 	return to, &rollout.Event{Kind: rollout.EventUpdateMoved, Stage: u.stage, From: u.state, To: to, PriorFailures: u.failures, Exhausted: u.attempts >= c.plan.Attempts}
 }

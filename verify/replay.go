@@ -193,6 +193,9 @@ func (a *auditor) moved(it *item, d *movedDoc) {
 		return
 	}
 	u := a.update(it, d.Campaign, d.Device, d.Update)
+	if d.From == u.state && d.Event != nil && a.tookBack(it, c, u, d) {
+		return
+	}
 	if d.From != u.state || d.To != fw.UpdateFailed || d.Event == nil {
 		a.fail(it, "it moves update %s from %s to %s, and it was %s", d.Update, d.From, d.To, u.state)
 		return
@@ -204,6 +207,29 @@ func (a *auditor) moved(it *item, d *movedDoc) {
 	a.event(it, c, &want, d.Event, d.Transitions)
 	u.state = d.To
 	u.failures++
+}
+
+// tookBack replays an authorization that a pause or the end of the campaign
+// took back, and reports whether d is that.
+func (a *auditor) tookBack(it *item, c *campaign, u *update, d *movedDoc) bool {
+	ended := c.status.State == fw.CampaignAborted || c.status.State == fw.CampaignRolledBack
+	switch {
+	case u.rollback:
+		return false
+	case d.To == fw.UpdatePaused && d.Reason == fw.WithdrawPaused && u.state == fw.UpdateAuthorized && c.status.State == fw.CampaignPaused:
+		u.attempts--
+	case d.To != fw.UpdateCancelled || d.Reason != fw.WithdrawEnded:
+		return false
+	case u.state == fw.UpdateAuthorized && ended:
+		u.attempts--
+	case u.state == fw.UpdatePaused && (ended || c.status.State == fw.CampaignCompleted):
+	default:
+		return false
+	}
+	want := rollout.Event{Kind: rollout.EventUpdateMoved, Stage: u.stage, From: u.state, To: d.To, PriorFailures: u.failures, Exhausted: u.attempts >= c.plan.Attempts}
+	a.event(it, c, &want, d.Event, d.Transitions)
+	u.state = d.To
+	return true
 }
 
 // event compares a recorded event with the one that must have happened, and

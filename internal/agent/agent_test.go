@@ -130,6 +130,38 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// A pause of the campaign is no failure of the device: it drops the update,
+// says nothing, and takes up the rest of the download when it may again.
+func TestWithdrawnUpdateIsDroppedWithoutAReport(t *testing.T) {
+	p := newPeer(t)
+	dir, _ := p.enrol(nil)
+	v2 := p.firmware("1.1.0", 4, randomBytes(500_000))
+	p.target = v2
+	var ranges []string
+	p.serve = func(w http.ResponseWriter, r *http.Request, content []byte) bool {
+		n := 0
+		p.set(func() { ranges, n = append(ranges, r.Header.Get("Range")), len(ranges) })
+		switch n {
+		case 0:
+			http.ServeContent(&cutting{ResponseWriter: w, left: 150_000}, r, "", time.Time{}, bytes.NewReader(content))
+		case 1:
+			p.set(func() { p.closed = true })
+			problem(w, http.StatusConflict, "conflict")
+		default:
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+		}
+		return true
+	}
+	p.await(dir, "confirmation", p.reported(fw.EventConfirmed))
+	runs(t, dir, slotB, v2)
+	if diff := cmp.Diff(wholeUpdate, p.events()); diff != "" {
+		t.Error(diff)
+	}
+	if len(ranges) != 3 || ranges[1] == "" || ranges[2] != ranges[1] || p.sequence != 2 {
+		t.Errorf("ranges %q under %d authorizations: want the rest of the download under the second", ranges, p.sequence)
+	}
+}
+
 func TestInterruptedDownloadIsResumed(t *testing.T) {
 	p := newPeer(t)
 	dir, _ := p.enrol(nil)

@@ -65,7 +65,8 @@
 // with an update that is allowed is `failed`: download, no_space,
 // install_hook, activate_hook, authorization_expired (it ran out before the
 // switch), and, reported by the old slot after the restart into it,
-// health_check and boot.
+// health_check and boot. A download that is refused with 409 is neither: the
+// authorization was withdrawn, and the update is dropped without a word.
 //
 // # The clock
 //

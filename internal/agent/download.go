@@ -24,6 +24,10 @@ const stall = 30 * time.Second
 // errAgain says that the download is to be tried again.
 var errAgain = errors.New("the download starts anew")
 
+// errWithdrawn says that the server took the authorization back, because its
+// campaign was paused or has ended.
+var errWithdrawn = errors.New("the authorization is withdrawn")
+
 // partFile is the name of an image that is not complete or not verified yet.
 // It holds the digest, so that what is left of another image is not resumed.
 func partFile(p authz.Component) string { return p.Digest.Hex() + ".part" }
@@ -68,6 +72,8 @@ func (a *Agent) download(ctx context.Context, s slot, p authz.Component) error {
 	case noSpace(err):
 		// What was downloaded takes the space the report needs.
 		return errors.Join(failed(fw.FailNoSpace, err), os.RemoveAll(a.in(s, partFile(p))))
+	case withdrawn(err):
+		return errors.Join(errWithdrawn, err)
 	case !counts(err):
 		return err
 	}
@@ -85,6 +91,13 @@ func (a *Agent) download(ctx context.Context, s slot, p authz.Component) error {
 		return failed(fw.FailDownload, err)
 	}
 	return err
+}
+
+// withdrawn reports whether err is a download that the server refuses for this
+// authorization, and not for a while.
+func withdrawn(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.status == http.StatusConflict
 }
 
 // counts reports whether a failed download is one that could go on for ever: a

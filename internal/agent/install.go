@@ -33,6 +33,12 @@ func (a *Agent) advance(ctx context.Context) error {
 			return a.end(ctx, nil, &fault{event: fw.EventRejected, reason: fw.RejectMalformed, detail: err.Error()})
 		}
 		err = a.step(ctx, auth)
+		if errors.Is(err, errWithdrawn) {
+			// Nothing has failed, so there is nothing to report. What is
+			// downloaded stays for the next authorization.
+			a.log.InfoContext(ctx, "update dropped", "authorization", auth.Claims.ID, "err", err)
+			return a.save(func(s *state) error { s.Update = nil; return nil })
+		}
 		if f, ok := errors.AsType[*fault](err); ok {
 			if err = a.end(ctx, auth, f); err != nil {
 				return err

@@ -137,7 +137,8 @@ func (s *Service) Start(ctx context.Context, id fw.CampaignID, actor fw.PersonID
 	})
 }
 
-// Pause stops new authorizations at once. One person suffices.
+// Pause stops new authorizations at once. One person suffices. Those that are
+// out are withdrawn at their devices' next contact, unless delivered.
 func (s *Service) Pause(ctx context.Context, id fw.CampaignID, actor fw.PersonID, note string) (store.Campaign, error) {
 	return s.simple(ctx, id, rollout.Event{Kind: rollout.EventPause, Actor: actor, Note: note})
 }

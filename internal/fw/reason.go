@@ -67,6 +67,12 @@ const (
 	RejectTrustBundle     Reason = "trust_bundle"
 )
 
+// Reasons why the server took an authorization back.
+const (
+	WithdrawPaused Reason = "campaign_paused"
+	WithdrawEnded  Reason = "campaign_ended" // aborted, or over in another way
+)
+
 // Reasons a device gives when an update failed.
 const (
 	FailDownload  Reason = "download"

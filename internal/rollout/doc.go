@@ -65,7 +65,11 @@
 // # Pausing, resuming, ending
 //
 // While paused nothing is authorized, reports still count, and gates can
-// still trip. Resuming over a tripped gate acknowledges the failures so far:
+// still trip. What was authorized and is not delivered becomes paused when its
+// device is next heard of, and cancelled once the campaign has ended. A paused
+// device is not open, so that max_concurrent has room for another, but keeps
+// its place in the stage: it may hold the authorization and install all the
+// same, and then two devices would be in one place. Resuming over a tripped gate acknowledges the failures so far:
 // they are recorded as forgiven and the gates start again from there. A resume
 // with no gate tripped forgives nothing. A stage none of whose devices can
 // confirm any more cannot be resumed.

@@ -254,6 +254,40 @@ func ExpiredUpdates(q Queryer, now int64, limit int) ([]Update, error) {
 	return collect(rows, err, scanUpdate)
 }
 
+// EndedUpdates returns the updates of a device whose authorization is to be
+// taken back because their campaign has ended.
+func EndedUpdates(q Queryer, d fw.DeviceID) ([]Update, error) {
+	rows, err := q.query(`SELECT u.id, u.campaign, u.device, u.state, u.stage, u.member, u.attempts, u.last_attempt, u.failures, u.authorization_id, u.rollback, u.reason, u.refusal_key, u.refusal_count, u.refusal_idx, u.updated_at
+		FROM device_update u JOIN campaign c ON c.id = u.campaign
+		WHERE u.device = $1 AND u.rollback = 0 AND (u.state = 'authorized' AND c.state IN ('aborted', 'rolled_back')
+			OR u.state = 'paused' AND c.state IN ('completed', 'aborted', 'rolled_back')) ORDER BY u.id`, d)
+	return collect(rows, err, scanUpdate)
+}
+
+// Grant is an update with what its campaign is about.
+type Grant struct {
+	Update  Update
+	Release fw.ReleaseID // the campaign's, also when Update.Rollback
+	State   fw.CampaignState
+}
+
+// NewestGrant returns the update of a device's newest authorization. It is
+// zero when there is none.
+func NewestGrant(q Queryer, d fw.DeviceID) (g Grant, err error) {
+	var id fw.UpdateID
+	err = q.queryRow(`SELECT u.id, c.release, c.state FROM device_update u
+		JOIN device_authorization a ON a.id = u.authorization_id JOIN campaign c ON c.id = u.campaign
+		WHERE u.device = $1 ORDER BY a.sequence DESC LIMIT 1`, d).Scan(&id, &g.Release, &g.State)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Grant{}, nil
+	}
+	if err != nil {
+		return Grant{}, fmt.Errorf("reading the newest authorization of %s: %w", d, err)
+	}
+	g.Update, err = UpdateByID(q, id)
+	return g, err
+}
+
 // AddRefusals adds to the count of an update's last refusal.
 func AddRefusals(tx *Tx, id fw.UpdateID, n int64) error {
 	_, err := tx.exec("UPDATE device_update SET refusal_count = refusal_count + $2 WHERE id = $1", id, n)

@@ -22,6 +22,7 @@ type question struct {
 	known    bool // the update is on file
 	resend   bool // the device asks again for what it was given
 	waiting  bool // an authorization is out under another nonce
+	withdraw bool // an authorization is out and is to be taken back
 }
 
 // attempts returns how often this target was authorized, and when last. The
@@ -39,6 +40,9 @@ func (s *Service) consider(q store.Queryer, v *visit) (found, error) {
 	campaigns, err := s.campaigns(q, v.who.Device.Product)
 	if err != nil {
 		return found{}, err
+	}
+	if done, err := s.settleEnded(q, v); err != nil || !done {
+		return found{write: true}, err
 	}
 	out := found{idle: true}
 	for _, l := range campaigns {
@@ -103,6 +107,10 @@ func (s *Service) ask(q store.Queryer, l *campaign.Live, v *visit) (*question, e
 		ask.target, ask.rollback = l.Terms.Back, true
 	} else if slices.Contains(settled, u.State) {
 		return nil, nil
+	}
+	if to, _ := withdrawn(u.State, l.Status.State); to != "" && !ask.rollback {
+		ask.withdraw = true
+		return ask, nil
 	}
 	if out := u.State.Open() && !ask.rollback || u.Rollback && ask.rollback; out {
 		a, err := store.AuthorizationByID(q, u.Authorization)
@@ -198,8 +206,13 @@ func (s *Service) answer(q store.Queryer, l *campaign.Live, ask *question, v *vi
 		return found{refused: []fw.Reason{fw.ReasonUpdateState}}, nil
 	}
 	tx, writing := q.(*store.Tx)
-	if !writing && ask.update.RefusalKey == "" {
+	if !writing && (ask.withdraw || ask.update.RefusalKey == "") {
 		return found{write: true}, nil
+	}
+	if ask.withdraw {
+		if err := s.withdraw(tx, l, &ask.update); err != nil {
+			return found{}, err
+		}
 	}
 	facts, d, err := s.evaluate(q, l, ask, v)
 	if err != nil {

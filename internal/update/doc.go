@@ -15,6 +15,11 @@
 //   - Every refusal is recorded with its checks and inputs. One that repeats
 //     the reasons of the last is counted instead, and the count goes into the
 //     next record.
+//   - A pause and an abort withdraw authorizations: what the device has not
+//     reported as delivered is taken back at its next contact, a check-in or
+//     the start of a download, with a record of its own. It becomes paused, to
+//     be authorized anew, or cancelled. The attempt is not used up, unless the
+//     device reports that it was made all the same.
 //   - A report is believed for what it is: device-signed bytes, kept whole in
 //     the evidence. "Confirmed" counts only when the reported running digests
 //     are those of the release (I6). A report of the same sequence number is

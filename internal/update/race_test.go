@@ -1,9 +1,12 @@
 package update_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,16 +17,20 @@ import (
 	"github.com/writ-project/writ/internal/bench"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/fwtest"
+	"github.com/writ-project/writ/internal/ledger"
+	"github.com/writ-project/writ/internal/store"
+	"github.com/writ-project/writ/verify"
 )
 
-// Whatever check-ins, reports, retries, pauses and resumes race, no stage ever
-// has more devices than its plan allows, no device loses a report, and
-// replaying the recorded events gives exactly the stored status (invariants
-// I3, I7 and I8).
+// Whatever check-ins, downloads, reports, retries, pauses that withdraw, and
+// resumes race, no stage ever has more devices than its plan allows, no device
+// loses a report, and replaying the recorded events gives exactly the stored
+// status (invariants I3, I7 and I8). The offline verifier says so too.
 func TestStageLimitsHoldUnderAnyInterleaving(t *testing.T) {
 	w := fwtest.NewWorld(t, fwtest.SQLite(t))
 	devices := w.Enrolled(ids(24)...)
 	round := 0
+	var last fw.CampaignID
 	rapid.Check(t, func(rt *rapid.T) {
 		round++
 		rel := w.Publish(fmt.Sprintf("2.0.%d", round), "raw", 2, fmt.Appendf(nil, "firmware %d", round))
@@ -37,6 +44,7 @@ func TestStageLimitsHoldUnderAnyInterleaving(t *testing.T) {
 			p.Stages[0].MaxFailures = &most
 		}
 		c := w.Campaign(p)
+		last = c.ID
 		failing := rapid.IntRange(0, 60).Draw(rt, "failing percent")
 		seed := rapid.Uint64().Draw(rt, "seed")
 		var acked atomic.Int64
@@ -70,6 +78,7 @@ func TestStageLimitsHoldUnderAnyInterleaving(t *testing.T) {
 		wg.Wait()
 		close(stop)
 		operator.Wait()
+		tally(t, w, c.ID)
 		reports := fwtest.CheckCampaign(t, w, c.ID)
 		if reports != acked.Load() {
 			rt.Errorf("%d reports on file, %d acknowledged", reports, acked.Load())
@@ -87,13 +96,20 @@ func TestStageLimitsHoldUnderAnyInterleaving(t *testing.T) {
 		t.Error(err)
 	}
 	replay(t, w)
+	verified(t, w, last)
 }
 
 // drive does one thing as device d, and returns how many reports the server
-// acknowledged.
+// acknowledged. Now and then the reply is lost and asked for again, and a
+// device that has the image already goes on although its authorization was
+// withdrawn.
 func drive(t *testing.T, w *fwtest.World, d *bench.Device, img fw.SignedImage, src *rand.Rand, failing int) int64 {
 	ctx := context.Background()
-	r, err := d.CheckIn(ctx, bench.Nonce())
+	nonce := bench.Nonce()
+	r, err := d.CheckIn(ctx, nonce)
+	if err == nil && r.Action == authz.ActionUpdate && src.IntN(4) == 0 {
+		r, err = d.CheckIn(ctx, nonce)
+	}
 	if err != nil {
 		t.Errorf("%s: %v", d.ID, err)
 		return 0
@@ -106,10 +122,21 @@ func drive(t *testing.T, w *fwtest.World, d *bench.Device, img fw.SignedImage, s
 		t.Error(err)
 		return 0
 	}
+	if _, err := d.Download(ctx, img.Digest); err != nil {
+		if e, ok := errors.AsType[*bench.StatusError](err); !ok || e.Status != http.StatusConflict {
+			t.Errorf("%s: %v", d.ID, err)
+		}
+		if src.IntN(4) != 0 {
+			return 0
+		}
+	}
 	event, reason := fw.EventConfirmed, fw.Reason("")
-	if src.IntN(100) < failing {
+	switch n := src.IntN(100); {
+	case n < failing && n%5 == 0:
+		event, reason = fw.EventFailed, fw.FailDownload
+	case n < failing:
 		event, reason = fw.EventFailed, fw.FailHealth
-	} else {
+	default:
 		d.Run(img.Version, img.Digest, img.SecurityCounter)
 	}
 	if err := d.Report(ctx, a, event, reason); err != nil {
@@ -117,4 +144,54 @@ func drive(t *testing.T, w *fwtest.World, d *bench.Device, img fw.SignedImage, s
 		return 0
 	}
 	return 1
+}
+
+// tally counts the campaign's updates one by one and compares that with the
+// tallies kept along the way.
+func tally(t *testing.T, w *fwtest.World, id fw.CampaignID) {
+	t.Helper()
+	q := w.DB.Snapshot(context.Background())
+	list, err := store.UpdatesOfCampaign(q, id, "", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := w.Register.View(q, mustCampaign(t, w, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	members, open, confirmed := 0, 0, 0
+	for i := range list {
+		u := &list[i]
+		if u.Member {
+			members++
+		}
+		if u.State.Open() {
+			open++
+		}
+		if u.State == fw.UpdateConfirmed {
+			confirmed++
+		}
+		if u.Attempts < 0 || u.Attempts > l.Terms.Plan.Attempts {
+			t.Errorf("%s has had %d attempts of %d", u.Device, u.Attempts, l.Terms.Plan.Attempts)
+		}
+	}
+	if got := l.Status.Total(); got.Members != members || got.Open != open || got.Confirmed != confirmed {
+		t.Errorf("the tallies are %+v, and there are %d members, %d open, %d confirmed", got, members, open, confirmed)
+	}
+}
+
+// verified exports a campaign and gives the bundle to the offline verifier.
+func verified(t *testing.T, w *fwtest.World, id fw.CampaignID) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := w.Ledger.Export(context.Background(), ledger.BundleQuery{Campaign: id}, &b, nil); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := verify.Verify(context.Background(), bytes.NewReader(b.Bytes()), verify.Options{TrustedLogKey: w.LogVerifierKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Verdict != verify.Verified || rep.Counts.Decisions == 0 {
+		t.Errorf("the bundle of campaign %s: %s", id, rep.Text())
+	}
 }

@@ -163,6 +163,15 @@ func (r *reporting) move(l *campaign.Live, u *store.Update) error {
 			to = fw.UpdateFailed
 		}
 	}
+	attempts := u.Attempts
+	if u.State == fw.UpdatePaused {
+		if to == fw.UpdateFailed && r.rep.Reason == fw.FailDownload {
+			// It was told so: that says nothing about the release.
+			r.data.Note = "the download was refused because the authorization is withdrawn"
+			return nil
+		}
+		attempts++ // it made the attempt that was taken back
+	}
 	if u.State == to || !u.State.CanMove(to) {
 		if r.data.Note == "" {
 			r.data.Note = "an update that is " + string(u.State) + " does not become " + string(to)
@@ -178,8 +187,9 @@ func (r *reporting) move(l *campaign.Live, u *store.Update) error {
 	}
 	e := rollout.Event{
 		Kind: rollout.EventUpdateMoved, Stage: u.Stage, From: u.State, To: to, PriorFailures: u.Failures,
-		Exhausted: u.Attempts >= l.Terms.Plan.Attempts,
+		Exhausted: attempts >= l.Terms.Plan.Attempts,
 	}
+	u.Attempts = attempts
 	return r.apply(l, u, e, to)
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/writ-project/writ/internal/access"
 	"github.com/writ-project/writ/internal/campaign"
@@ -123,7 +125,7 @@ func newProblem(status int, msg string, errs ...error) huma.StatusError {
 	var details []string
 	for _, e := range errs {
 		if e != nil && kind != fw.Internal {
-			details = append(details, e.Error())
+			details = append(details, detailOf(e))
 		}
 	}
 	if len(details) > 0 {
@@ -132,6 +134,19 @@ func newProblem(status int, msg string, errs ...error) huma.StatusError {
 	p := httpd.ProblemOf(fw.Errorf(kind, "%s", msg))
 	p.Status, p.Title = status, http.StatusText(status)
 	return p
+}
+
+// detailOf says what is wrong with one member of a body. Bytes that are not
+// base64 are not echoed: they may be a whole file, sent as it is.
+func detailOf(err error) string {
+	d, ok := errors.AsType[*huma.ErrorDetail](err)
+	if !ok || d.Message != validation.MsgExpectedBase64String {
+		return err.Error()
+	}
+	if d.Value == "" {
+		return d.Location + " is empty; give the bytes of the file, in base64"
+	}
+	return d.Location + " is not base64; give the bytes of the file, encoded"
 }
 
 type principalKey struct{}

@@ -163,25 +163,30 @@ func TestBadBodiesGetAProblemAndChangeNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		method, path, media, body string
 		status                    int
+		detail                    string // part of it; "": any
 	}{
-		"truncated":     {"POST", "/api/v1/products", "application/json", `{"id":"x"`, 400},
-		"mistyped":      {"POST", "/api/v1/products", "application/json", `{"id":7}`, 422},
-		"unknown":       {"POST", "/api/v1/products", "application/json", `{"id":"x","colour":"red"}`, 422},
-		"oversized":     {"POST", "/api/v1/products", "application/json", `{"name":"` + strings.Repeat("x", 5<<20) + `"}`, 413},
-		"bad digest":    {"POST", "/api/v1/uploads", "application/json", `{"digest":"md5:00","size":1}`, 422},
-		"no such path":  {"GET", "/api/v1/nothing", "", "", 404},
-		"wrong method":  {"DELETE", "/api/v1/products", "", "", 405},
-		"no body":       {"POST", "/api/v1/products", "application/json", "", 400},
-		"bundle of two": {"POST", "/api/v1/bundles", "application/json", `{"campaign":"a","device":"b"}`, 400},
-		"wrong media":   {"PATCH", "/api/v1/uploads/x?offset=0", "text/plain", "x", 415},
-		"no offset":     {"PATCH", "/api/v1/uploads/x", "application/octet-stream", "x", 400},
-		"bad limit":     {"GET", "/api/v1/devices?limit=-1000000000000000000000", "", "", 422},
+		"truncated":     {"POST", "/api/v1/products", "application/json", `{"id":"x"`, 400, ""},
+		"mistyped":      {"POST", "/api/v1/products", "application/json", `{"id":7}`, 422, ""},
+		"unknown":       {"POST", "/api/v1/products", "application/json", `{"id":"x","colour":"red"}`, 422, ""},
+		"oversized":     {"POST", "/api/v1/products", "application/json", `{"name":"` + strings.Repeat("x", 5<<20) + `"}`, 413, ""},
+		"bad digest":    {"POST", "/api/v1/uploads", "application/json", `{"digest":"md5:00","size":1}`, 422, ""},
+		"no such path":  {"GET", "/api/v1/nothing", "", "", 404, ""},
+		"wrong method":  {"DELETE", "/api/v1/products", "", "", 405, ""},
+		"no body":       {"POST", "/api/v1/products", "application/json", "", 400, ""},
+		"bundle of two": {"POST", "/api/v1/bundles", "application/json", `{"campaign":"a","device":"b"}`, 400, ""},
+		"wrong media":   {"PATCH", "/api/v1/uploads/x?offset=0", "text/plain", "x", 415, ""},
+		"no offset":     {"PATCH", "/api/v1/uploads/x", "application/octet-stream", "x", 400, ""},
+		"bad limit":     {"GET", "/api/v1/devices?limit=-1000000000000000000000", "", "", 422, ""},
+		"empty policy":  {"POST", "/api/v1/policies", "application/json", `{"document":""}`, 422, "body.document is empty; give the bytes"},
+		"no policy":     {"POST", "/api/v1/policies", "application/json", `{}`, 400, "the policy is empty: give a JSON document"},
+		"blank policy":  {"POST", "/api/v1/policies", "application/json", `{"document":"IAo="}`, 400, "the policy is empty: give a JSON document"},
+		"plain policy":  {"POST", "/api/v1/policies", "application/json", `{"document":"{\"name\":\"secret\"}"}`, 422, "body.document is not base64; give"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.t = t
 			before := r.Ledger.Head().Size
 			status, body := r.do(c.method, c.path, token, c.media, c.body)
-			if status != c.status || !strings.Contains(body, `"detail"`) || !strings.Contains(body, `"kind"`) || !strings.Contains(body, `"request_id"`) {
+			if status != c.status || !strings.Contains(body, `"detail"`) || !strings.Contains(body, `"kind"`) || !strings.Contains(body, `"request_id"`) || !strings.Contains(body, c.detail) || strings.Contains(body, "secret") {
 				t.Errorf("%d %s, want a problem with %d", status, body, c.status)
 			}
 			if after := r.Ledger.Head().Size; after != before {

@@ -49,6 +49,9 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	if len(text) > MaxPolicySize {
 		return nil, fw.Errorf(fw.TooLarge, "a policy may have at most %d bytes, not %d", MaxPolicySize, len(text))
 	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, fw.Errorf(fw.Invalid, "the policy is empty: give a JSON document of type %s with a name and conditions", TypePolicy)
+	}
 	if !utf8.Valid(text) {
 		return nil, fw.Errorf(fw.Invalid, "the policy is not UTF-8 text")
 	}

@@ -231,11 +231,18 @@ func (s Devices) Timeline(ctx context.Context, id fw.DeviceID, after int64, limi
 	return get[[]apitypes.Record](ctx, s.c, "devices/"+seg(id)+"/timeline", page(strconv.FormatInt(after, 10), limit))
 }
 
-// List lists releases, newest first; product may be empty.
-func (s Releases) List(ctx context.Context, product fw.ProductID) ([]apitypes.Release, error) {
-	q := url.Values{}
-	if product != "" {
-		q.Set("product", string(product))
+// ReleaseFilter selects releases, newest first.
+type ReleaseFilter struct {
+	Product fw.ProductID // empty: any
+	After   fw.ReleaseID // the last one of the page before; empty: from the newest
+	Limit   int          // 0: 100, at most 1000
+}
+
+// List lists releases, newest first.
+func (s Releases) List(ctx context.Context, f ReleaseFilter) ([]apitypes.Release, error) {
+	q := page(string(f.After), f.Limit)
+	if f.Product != "" {
+		q.Set("product", string(f.Product))
 	}
 	return get[[]apitypes.Release](ctx, s.c, "releases", q)
 }
@@ -289,11 +296,18 @@ func (s Policies) Add(ctx context.Context, document []byte) (apitypes.Policy, er
 	return post[apitypes.Policy](ctx, s.c, "policies", apitypes.Document{Document: document, Digest: fw.DigestOf(document)})
 }
 
-// List lists campaigns, newest first; product may be empty.
-func (s Campaigns) List(ctx context.Context, product fw.ProductID) ([]apitypes.Campaign, error) {
-	q := url.Values{}
-	if product != "" {
-		q.Set("product", string(product))
+// CampaignFilter selects campaigns, newest first.
+type CampaignFilter struct {
+	Product fw.ProductID  // empty: any
+	After   fw.CampaignID // the last one of the page before; empty: from the newest
+	Limit   int           // 0: 100, at most 1000
+}
+
+// List lists campaigns, newest first.
+func (s Campaigns) List(ctx context.Context, f CampaignFilter) ([]apitypes.Campaign, error) {
+	q := page(string(f.After), f.Limit)
+	if f.Product != "" {
+		q.Set("product", string(f.Product))
 	}
 	return get[[]apitypes.Campaign](ctx, s.c, "campaigns", q)
 }

@@ -29,8 +29,13 @@ type stagePath struct {
 
 func (s *server) campaigns() {
 	s.policies()
-	register(s, op{http.MethodGet, "/campaigns", access.CampaignsRead, "Campaigns, newest first"}, func(ctx context.Context, in *productQuery) (*body[[]apitypes.Campaign], error) {
-		rows, err := store.Campaigns(s.o.DB.Snapshot(ctx), in.Product, maxLimit)
+	register(s, op{http.MethodGet, "/campaigns", access.CampaignsRead, "Campaigns, newest first"}, func(ctx context.Context, in *struct {
+		Product fw.ProductID  `query:"product"`
+		After   fw.CampaignID `query:"after" doc:"the last campaign of the page before"`
+		Limit   int           `query:"limit" maximum:"1000" doc:"100 unless given"`
+	},
+	) (*body[[]apitypes.Campaign], error) {
+		rows, err := store.Campaigns(s.o.DB.Snapshot(ctx), store.CampaignFilter{Product: in.Product, After: in.After, Limit: limit(in.Limit)})
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -234,6 +236,45 @@ func TestDevicesAreListedInPages(t *testing.T) {
 	}
 	if d, err := rita.Devices().SetAttributes(ctx, "a", map[string]string{"site": "roof"}); err != nil || d.Attributes["site"] != "roof" {
 		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func TestReleasesAndCampaignsAreListedInPages(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	rita := r.as(fwtest.Rita, fw.RoleReleaseEngineer)
+	r.Enrolled("sn-1")
+	var releases []fw.ReleaseID
+	var campaigns []fw.CampaignID
+	for i := range 3 {
+		rel := r.Publish(fmt.Sprintf("1.0.%d", i), "raw", 1, fmt.Appendf(nil, "firmware %d", i))
+		c := r.Campaign(fw.Plan{
+			Name: "pages", Release: rel.ID, Cohort: "true", Attempts: 1, AuthorizationTTL: 60, OnFailure: fw.FailurePause, Quorum: 1,
+			Stages: []fw.StagePlan{{Name: "all", Percent: 100}},
+		})
+		releases, campaigns = slices.Insert(releases, 0, rel.ID), slices.Insert(campaigns, 0, c.ID)
+	}
+	rf, cf := client.ReleaseFilter{Product: fwtest.Product, Limit: 2}, client.CampaignFilter{Product: fwtest.Product, Limit: 2}
+	for _, n := range []int{2, 1, 0} {
+		at := 3 - len(releases)
+		rels, err := rita.Releases().List(ctx, rf)
+		if err != nil || len(rels) != n {
+			t.Fatalf("page after %d: %+v, %v", at, rels, err)
+		}
+		cmps, err := rita.Campaigns().List(ctx, cf)
+		if err != nil || len(cmps) != n {
+			t.Fatalf("page after %d: %+v, %v", at, cmps, err)
+		}
+		for i := range n {
+			if rels[i].ID != releases[i] || cmps[i].ID != campaigns[i] {
+				t.Errorf("number %d is %s and %s, want %s and %s", at+i, rels[i].ID, cmps[i].ID, releases[i], campaigns[i])
+			}
+			rf.After, cf.After = rels[i].ID, cmps[i].ID
+		}
+		releases, campaigns = releases[n:], campaigns[n:]
+	}
+	if _, err := rita.Releases().List(ctx, client.ReleaseFilter{After: "rel_none"}); fw.KindOf(err) != fw.NotFound {
+		t.Errorf("after an unknown release: %v", err)
 	}
 }
 

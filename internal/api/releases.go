@@ -26,14 +26,15 @@ type releaseBody[T any] struct {
 	Body T
 }
 
-type productQuery struct {
-	Product fw.ProductID `query:"product"`
-}
-
 func (s *server) releases() {
 	s.uploads()
-	register(s, op{http.MethodGet, "/releases", access.ReleasesRead, "Releases, newest first"}, func(ctx context.Context, in *productQuery) (*body[[]apitypes.Release], error) {
-		rows, err := store.Releases(s.o.DB.Snapshot(ctx), in.Product, maxLimit)
+	register(s, op{http.MethodGet, "/releases", access.ReleasesRead, "Releases, newest first"}, func(ctx context.Context, in *struct {
+		Product fw.ProductID `query:"product"`
+		After   fw.ReleaseID `query:"after" doc:"the last release of the page before"`
+		Limit   int          `query:"limit" maximum:"1000" doc:"100 unless given"`
+	},
+	) (*body[[]apitypes.Release], error) {
+		rows, err := store.Releases(s.o.DB.Snapshot(ctx), store.ReleaseFilter{Product: in.Product, After: in.After, Limit: limit(in.Limit)})
 		return list(each(rows, releaseOf), err)
 	})
 	register(s, op{http.MethodGet, "/releases/{id}", access.ReleasesRead, "A release"}, func(ctx context.Context, in *releasePath) (*body[apitypes.Release], error) {

@@ -170,10 +170,18 @@ enough of its devices confirmed that they run the new version.`,
 
 func (a *app) campaignListCmd() *cobra.Command {
 	var product string
+	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List campaigns, newest first", Args: exactly(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			l, err := c.Campaigns().List(ctx, fw.ProductID(product))
+			f := client.CampaignFilter{Product: fw.ProductID(product)}
+			l, err := pages(limit, func(n int) (l []apitypes.Campaign, err error) {
+				f.Limit = n
+				if l, err = c.Campaigns().List(ctx, f); len(l) > 0 {
+					f.After = l[len(l)-1].ID
+				}
+				return l, err
+			})
 			if err != nil {
 				return err
 			}
@@ -181,10 +189,12 @@ func (a *app) campaignListCmd() *cobra.Command {
 				table(w, "CAMPAIGN NAME PRODUCT RELEASE STATE STAGE CONFIRMED", rowsOf(l, func(c apitypes.Campaign) []string {
 					return []string{string(c.ID), c.Name, string(c.Product), string(c.Release), string(c.State), stageName(c), fmt.Sprintf("%d of %d", confirmed(c), c.CohortSize)}
 				}))
+				a.more(limit, len(l))
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product's")
+	limitFlag(cmd, &limit)
 	return cmd
 }
 

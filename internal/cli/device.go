@@ -137,41 +137,66 @@ func (a *app) deviceListCmd() *cobra.Command {
 		Use: "list", Short: "List devices", Args: exactly(),
 		Example: examples("writ device list --product thermostat --state quarantined", "writ device list --limit 0 -o json | jq -r '.[].id'"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			all := []apitypes.Device{}
-			f := client.DeviceFilter{Product: fw.ProductID(product), State: fw.DeviceState(state), Limit: pageSize}
-			for limit == 0 || len(all) < limit {
-				if limit > 0 {
-					f.Limit = min(pageSize, limit-len(all))
+			f := client.DeviceFilter{Product: fw.ProductID(product), State: fw.DeviceState(state)}
+			all, err := pages(limit, func(n int) (l []apitypes.Device, err error) {
+				f.Limit = n
+				if l, err = c.Devices().List(ctx, f); len(l) > 0 {
+					f.After = l[len(l)-1].ID
 				}
-				l, err := c.Devices().List(ctx, f)
-				if err != nil {
-					return err
-				}
-				all = append(all, l...)
-				if len(l) < f.Limit {
-					break
-				}
-				f.After = l[len(l)-1].ID
+				return l, err
+			})
+			if err != nil {
+				return err
 			}
 			return a.show(all, func(w io.Writer) {
 				table(w, "DEVICE PRODUCT HARDWARE STATE VERSION", rowsOf(all, func(d apitypes.Device) []string {
 					return []string{string(d.ID), string(d.Product), string(d.Hardware), string(d.State), versions(d.Components)}
 				}))
-				if limit > 0 && len(all) == limit {
-					a.say("the first %d; --limit 0 lists all", limit)
-				}
+				a.more(limit, len(all))
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product's")
 	cmd.Flags().StringVar(&state, "state", "", "only those in this state")
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most; 0 for all")
+	limitFlag(cmd, &limit)
 	a.complete(cmd, "state", names(fw.DeviceStates)...)
 	return cmd
 }
 
 // pageSize is how much of a list one request asks for.
 const pageSize = 1000
+
+// pages gathers up to limit items, 0 for all, from list, which returns the
+// next n.
+func pages[T any](limit int, list func(n int) ([]T, error)) ([]T, error) {
+	all := []T{}
+	for limit == 0 || len(all) < limit {
+		n := pageSize
+		if limit > 0 {
+			n = min(n, limit-len(all))
+		}
+		l, err := list(n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l...)
+		if len(l) < n {
+			break
+		}
+	}
+	return all, nil
+}
+
+func limitFlag(cmd *cobra.Command, limit *int) {
+	cmd.Flags().IntVar(limit, "limit", 100, "how many at most; 0 for all")
+}
+
+// more says that a list was cut at its limit.
+func (a *app) more(limit, n int) {
+	if limit > 0 && n == limit {
+		a.say("the first %d; --limit 0 lists all", limit)
+	}
+}
 
 func versions(list []apitypes.Component) string {
 	out := make([]string, len(list))

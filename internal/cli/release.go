@@ -219,10 +219,18 @@ func parseCounters(list []string) (map[fw.ComponentName]uint64, error) {
 
 func (a *app) releaseListCmd() *cobra.Command {
 	var product string
+	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List releases, newest first", Args: exactly(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			l, err := c.Releases().List(ctx, fw.ProductID(product))
+			f := client.ReleaseFilter{Product: fw.ProductID(product)}
+			l, err := pages(limit, func(n int) (l []apitypes.Release, err error) {
+				f.Limit = n
+				if l, err = c.Releases().List(ctx, f); len(l) > 0 {
+					f.After = l[len(l)-1].ID
+				}
+				return l, err
+			})
 			if err != nil {
 				return err
 			}
@@ -230,10 +238,12 @@ func (a *app) releaseListCmd() *cobra.Command {
 				table(w, "RELEASE PRODUCT VERSION TYPE STATE PROPOSER CREATED", rowsOf(l, func(r apitypes.Release) []string {
 					return []string{string(r.ID), string(r.Product), r.Version, string(r.Type), string(r.State), string(r.Proposer), unix(r.CreatedAt)}
 				}))
+				a.more(limit, len(l))
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product's")
+	limitFlag(cmd, &limit)
 	return cmd
 }
 

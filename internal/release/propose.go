@@ -103,7 +103,7 @@ func (s *Service) setManifest(tx *store.Tx, row *store.Release, m *fw.Manifest, 
 // that devices would take for it: versions that differ only in build metadata
 // that is no number.
 func versionFree(tx *store.Tx, m *fw.Manifest, self fw.ReleaseID) error {
-	rows, err := store.Releases(tx, m.Product, math.MaxInt32)
+	rows, err := store.Releases(tx, store.ReleaseFilter{Product: m.Product, Limit: math.MaxInt32})
 	if err != nil {
 		return err
 	}

@@ -45,9 +45,24 @@ func CampaignByID(q Queryer, id fw.CampaignID) (Campaign, error) {
 	return c, notFound(err, "there is no campaign %q", id)
 }
 
-// Campaigns returns campaigns, newest first; product may be empty.
-func Campaigns(q Queryer, product fw.ProductID, limit int) ([]Campaign, error) {
-	rows, err := q.query("SELECT "+campaignColumns+" FROM campaign WHERE ($1 = '' OR product = $1) ORDER BY created_at DESC, id LIMIT $2", string(product), limit)
+// CampaignFilter selects campaigns, newest first.
+type CampaignFilter struct {
+	Product fw.ProductID  // empty: any
+	After   fw.CampaignID // the last one of the page before; empty: from the newest
+	Limit   int
+}
+
+// Campaigns returns campaigns, newest first.
+func Campaigns(q Queryer, f CampaignFilter) ([]Campaign, error) {
+	var at int64
+	if f.After != "" {
+		err := q.queryRow("SELECT created_at FROM campaign WHERE id = $1", f.After).Scan(&at)
+		if err = notFound(err, "there is no campaign %q to go on after", f.After); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := q.query("SELECT "+campaignColumns+" FROM campaign WHERE ($1 = '' OR product = $1) AND ($2 = '' OR created_at < $3 OR created_at = $3 AND id < $2) ORDER BY created_at DESC, id DESC LIMIT $4",
+		string(f.Product), string(f.After), at, f.Limit)
 	return collect(rows, err, scanCampaign)
 }
 

@@ -48,9 +48,24 @@ func ReleaseState(q Queryer, id fw.ReleaseID) (fw.ReleaseState, error) {
 	return st, notFound(err, "there is no release %q", id)
 }
 
-// Releases returns releases, newest first; product may be empty.
-func Releases(q Queryer, product fw.ProductID, limit int) ([]Release, error) {
-	rows, err := q.query("SELECT "+releaseColumns+" FROM release WHERE ($1 = '' OR product = $1) ORDER BY created_at DESC, id LIMIT $2", string(product), limit)
+// ReleaseFilter selects releases, newest first.
+type ReleaseFilter struct {
+	Product fw.ProductID // empty: any
+	After   fw.ReleaseID // the last one of the page before; empty: from the newest
+	Limit   int
+}
+
+// Releases returns releases, newest first.
+func Releases(q Queryer, f ReleaseFilter) ([]Release, error) {
+	var at int64
+	if f.After != "" {
+		err := q.queryRow("SELECT created_at FROM release WHERE id = $1", f.After).Scan(&at)
+		if err = notFound(err, "there is no release %q to go on after", f.After); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := q.query("SELECT "+releaseColumns+" FROM release WHERE ($1 = '' OR product = $1) AND ($2 = '' OR created_at < $3 OR created_at = $3 AND id < $2) ORDER BY created_at DESC, id DESC LIMIT $4",
+		string(f.Product), string(f.After), at, f.Limit)
 	return collect(rows, err, scanRelease)
 }
 

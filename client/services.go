@@ -124,7 +124,7 @@ func (s Operators) CreateToken(ctx context.Context, t apitypes.NewToken) (apityp
 	return post[apitypes.Token](ctx, s.c, "tokens", t)
 }
 
-// RevokeToken revokes an access token.
+// RevokeToken revokes an access token: one's own, or as an admin anybody's.
 func (s Operators) RevokeToken(ctx context.Context, id string) error {
 	_, err := post[struct{}](ctx, s.c, "tokens/"+seg(id)+"/revoke", nil)
 	return err

@@ -29,6 +29,7 @@ const (
 	EvidenceRead     Scope = "evidence:read"   // records, proofs, bundles
 	KeysRead         Scope = "keys:read"       // public halves
 	KeysAdmin        Scope = "keys:admin"
+	TokensOwn        Scope = "tokens:own" // revoke one's own tokens; every role has it
 	OperatorsRead    Scope = "operators:read"
 	OperatorsAdmin   Scope = "operators:admin"
 )
@@ -37,18 +38,18 @@ const (
 var Scopes = []Scope{
 	ProductsRead, ProductsWrite, DevicesRead, DevicesWrite, DevicesSecurity, FactoryWrite,
 	ReleasesRead, ReleasesWrite, ReleasesWithdraw, PoliciesWrite, CampaignsRead, CampaignsWrite, CampaignsStop,
-	ApprovalsWrite, EvidenceRead, KeysRead, KeysAdmin, OperatorsRead, OperatorsAdmin,
+	ApprovalsWrite, EvidenceRead, KeysRead, KeysAdmin, TokensOwn, OperatorsRead, OperatorsAdmin,
 }
 
 // look is what everybody but the factory may see.
-var look = []Scope{ProductsRead, DevicesRead, ReleasesRead, CampaignsRead, KeysRead}
+var look = []Scope{ProductsRead, DevicesRead, ReleasesRead, CampaignsRead, KeysRead, TokensOwn}
 
 // roleScopes is what each role may do (DESIGN section 10). Lowering trust is
 // spread wide, raising it is narrow.
 var roleScopes = map[fw.Role][]Scope{
 	fw.RoleViewer:          look,
 	fw.RoleDeviceOperator:  with(look, DevicesWrite, CampaignsStop),
-	fw.RoleFactory:         {ProductsRead, FactoryWrite},
+	fw.RoleFactory:         {ProductsRead, FactoryWrite, TokensOwn},
 	fw.RoleReleaseEngineer: with(look, ProductsWrite, ReleasesWrite, ReleasesWithdraw, PoliciesWrite, CampaignsWrite, CampaignsStop, EvidenceRead),
 	fw.RoleApprover:        with(look, ApprovalsWrite, CampaignsStop, EvidenceRead),
 	fw.RoleSecurityOfficer: with(look, DevicesSecurity, ReleasesWithdraw, CampaignsStop, EvidenceRead),

@@ -20,14 +20,14 @@ import (
 // The table that operators are told, in full: a change here is a change of
 // who may do what.
 const roleTable = `
-viewer            products:read devices:read releases:read campaigns:read keys:read
-device_operator   products:read devices:read devices:write releases:read campaigns:read campaigns:stop keys:read
-factory           products:read factory:write
-release_engineer  products:read products:write devices:read releases:read releases:write releases:withdraw policies:write campaigns:read campaigns:write campaigns:stop evidence:read keys:read
-approver          products:read devices:read releases:read campaigns:read campaigns:stop approvals:write evidence:read keys:read
-security_officer  products:read devices:read devices:security releases:read releases:withdraw campaigns:read campaigns:stop evidence:read keys:read
-auditor           products:read devices:read releases:read campaigns:read evidence:read keys:read operators:read
-admin             products:read products:write devices:read releases:read campaigns:read evidence:read keys:read keys:admin operators:read operators:admin
+viewer            products:read devices:read releases:read campaigns:read keys:read tokens:own
+device_operator   products:read devices:read devices:write releases:read campaigns:read campaigns:stop keys:read tokens:own
+factory           products:read factory:write tokens:own
+release_engineer  products:read products:write devices:read releases:read releases:write releases:withdraw policies:write campaigns:read campaigns:write campaigns:stop evidence:read keys:read tokens:own
+approver          products:read devices:read releases:read campaigns:read campaigns:stop approvals:write evidence:read keys:read tokens:own
+security_officer  products:read devices:read devices:security releases:read releases:withdraw campaigns:read campaigns:stop evidence:read keys:read tokens:own
+auditor           products:read devices:read releases:read campaigns:read evidence:read keys:read tokens:own operators:read
+admin             products:read products:write devices:read releases:read campaigns:read evidence:read keys:read keys:admin tokens:own operators:read operators:admin
 `
 
 func TestRolesHaveExactlyTheirScopes(t *testing.T) {

@@ -121,6 +121,12 @@ func TestEveryOperationHasAScopeThatHolds(t *testing.T) {
 		if !allowed && status != 403 {
 			t.Errorf("%s %s with a factory token: %d %s, want 403", op.Method, path, status, body)
 		}
+		if op.Scope == access.TokensOwn {
+			allowed = false // of one's own, and "x" is not
+			if status != 403 {
+				t.Errorf("%s %s of somebody else's: %d %s", op.Method, path, status, body)
+			}
+		}
 		if allowed && (status == 401 || status == 403) {
 			t.Errorf("%s %s with a factory token: %d %s", op.Method, path, status, body)
 		}

@@ -67,6 +67,29 @@ func TestPeopleAndTokensOverTheAPI(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Secret != "" {
 		t.Errorf("%+v, %v", list, err)
 	}
+	other, err := ops.CreateToken(ctx, apitypes.NewToken{Person: "eve", Name: "lost", Roles: []fw.Role{fw.RoleFactory}, TTLSeconds: 3600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.client(other.Secret).Operators().RevokeToken(ctx, other.ID); err != nil {
+		t.Errorf("revoking the token in use: %v", err)
+	}
+	if _, err := r.client(other.Secret).Server().WhoAmI(ctx); fw.KindOf(err) != fw.Unauthenticated {
+		t.Errorf("with the token that its owner revoked: %v", err)
+	}
+	me, err := admin.Server().WhoAmI(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := eve.Operators().RevokeToken(ctx, me.Token); fw.KindOf(err) != fw.Forbidden {
+		t.Errorf("revoking the admin's token: %v", err)
+	}
+	records, err := r.as(fwtest.Rita, fw.RoleAuditor).Evidence().Records(ctx, 0, 1000)
+	if err != nil || !slices.ContainsFunc(records, func(x apitypes.Record) bool {
+		return x.Type == access.TypeTokenRevoked && x.Actor == "eve" && bytes.Contains(x.Data, []byte(other.ID))
+	}) {
+		t.Errorf("nothing on record says that eve revoked %s: %v", other.ID, err)
+	}
 	if err := ops.RevokeToken(ctx, tok.ID); err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (s *server) operators() {
 		out.Secret = issued.Secret.Reveal()
 		return one(out, nil)
 	})
-	register(s, op{http.MethodPost, "/tokens/{id}/revoke", access.OperatorsAdmin, "Revoke an access token"}, func(ctx context.Context, in *idPath) (*none, error) {
+	register(s, op{http.MethodPost, "/tokens/{id}/revoke", access.TokensOwn, "Revoke an access token of one's own; an admin, anybody's"}, func(ctx context.Context, in *idPath) (*none, error) {
 		return &none{}, s.o.Access.RevokeToken(ctx, who(ctx), in.ID)
 	})
 	register(s, op{http.MethodGet, "/approvers", access.KeysRead, "The signed roster of approvers"}, func(ctx context.Context, _ *empty) (*body[apitypes.Roster], error) {

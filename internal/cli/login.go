@@ -130,6 +130,59 @@ func (a *app) login(ctx context.Context, addr, fingerprint string) error {
 	})
 }
 
+func (a *app) logoutCmd() *cobra.Command {
+	var revoke bool
+	cmd := &cobra.Command{
+		Use: "logout", Short: "Forget a server and its token",
+		Long: `Forget the profile that --profile names: the server, its CA and the token. With
+--revoke the server revokes the token first, so that a copy of it is worth
+nothing; no role is needed for that.`,
+		Example: examples("writ logout --revoke", "writ logout --profile production"),
+		Args:    exactly(),
+		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
+			s, err := loadSettings()
+			if err != nil {
+				return err
+			}
+			p, known := s.Profiles[a.profile]
+			if !known {
+				return fw.Errorf(fw.NotFound, "no profile %q, so there is nothing to forget", a.profile)
+			}
+			state := "forgotten"
+			if revoke {
+				if state, err = p.revoke(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			delete(s.Profiles, a.profile)
+			if _, err := s.save(); err != nil {
+				return err
+			}
+			return a.show(map[string]string{"server": p.Server, "token": state}, func(w io.Writer) {
+				putf(w, "Logged out of %s; the token is %s\n", p.Server, state)
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&revoke, "revoke", false, "have the server revoke the token")
+	return cmd
+}
+
+// revoke has the server revoke the token of p, and returns what it is then.
+func (p profile) revoke(ctx context.Context) (string, error) {
+	c, err := p.client()
+	if err != nil {
+		return "", err
+	}
+	me, err := c.Server().WhoAmI(ctx)
+	if fw.KindOf(err) == fw.Unauthenticated {
+		return "no longer valid", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return "revoked", c.Operators().RevokeToken(ctx, me.Token)
+}
+
 func (a *app) loginToken() (string, error) {
 	var b []byte
 	var err error

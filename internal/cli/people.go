@@ -122,7 +122,7 @@ Roles:
 	}
 	list.Flags().StringVar(&of, "person", "", "only this person's")
 	revoke := &cobra.Command{
-		Use: "revoke TOKEN-ID", Short: "Revoke a token for good", Args: exactly("TOKEN-ID"),
+		Use: "revoke TOKEN-ID", Short: "Revoke a token for good, one of yours or as an admin any", Args: exactly("TOKEN-ID"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if err := c.Operators().RevokeToken(ctx, args[0]); err != nil {
 				return err

@@ -105,7 +105,7 @@ To see all of that happen on this machine first: writ demo`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupServer, a.serveCmd(), a.loginCmd(), a.whoamiCmd(), a.statusCmd(), a.operatorCmd(), a.tokenCmd(), a.approverCmd(), a.keyCmd(), a.versionCmd())
+	add(groupServer, a.serveCmd(), a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.statusCmd(), a.operatorCmd(), a.tokenCmd(), a.approverCmd(), a.keyCmd(), a.versionCmd())
 	add(groupWork, a.productCmd(), a.deviceCmd(), a.releaseCmd(), a.policyCmd(), a.campaignCmd(), a.approveCmd())
 	add(groupProof, a.logCmd(), a.bundleCmd(), a.verifyCmd(), a.imageCmd())
 	root.AddCommand(a.agentCmd(), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes})

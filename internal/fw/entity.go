@@ -1,5 +1,7 @@
 package fw
 
+import "encoding/json"
+
 // The documents below are hashed and approved as exact JSON bytes: the server
 // encodes each once, stores the bytes, and every later reader, the device and
 // the offline verifier among them, hashes those bytes and never re-encodes.
@@ -41,6 +43,9 @@ type ManifestComponent struct {
 	InputDigest     Digest        `json:"input_digest"`
 	InputSize       int64         `json:"input_size"`
 	Key             KeyName       `json:"key"` // the image signing key to be used
+	// Layout holds the options of the component's format, see
+	// image.SignOptions. It is approved with everything else here.
+	Layout json.RawMessage `json:"layout,omitempty"`
 }
 
 // Publication is a signed release: the manifest's digest and what the signer

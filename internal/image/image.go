@@ -45,6 +45,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
 	"io"
 )
 
@@ -68,7 +70,7 @@ type Format interface {
 	// Sign writes the signed image to w.
 	Sign(ctx context.Context, w io.Writer, r io.ReaderAt, size int64, key crypto.Signer, opt SignOptions) (SignResult, error)
 
-	// Verify checks the image against keys. envelope is the detached signature
+	// Verify checks the image against keys, which may hold a [CA]. envelope is the detached signature
 	// of formats that have one and must be empty for the others.
 	Verify(ctx context.Context, r io.ReaderAt, size int64, envelope []byte, keys []crypto.PublicKey) (Verified, error)
 }
@@ -160,6 +162,13 @@ type SignOptions struct {
 	// HeaderInPlace says that the input already starts with HeaderSize zero
 	// bytes kept free for the header, as Zephyr's build leaves them.
 	HeaderInPlace bool
+	// Layout holds options that only one format has, as a JSON object in the
+	// form that the format's package documents. Unknown members are refused.
+	Layout json.RawMessage
+	// Certificates is the chain of the signing key, its own certificate first,
+	// for formats whose signature is CMS.
+	Certificates []*x509.Certificate
+
 	// SlotSize is the size of the flash slot in bytes that the image and the
 	// bootloader's trailer must fit; zero means unchecked.
 	SlotSize int64

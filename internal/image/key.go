@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -22,6 +23,40 @@ const (
 	AlgRSA2048   = "rsa2048-pss-sha256"
 	AlgRSA3072   = "rsa3072-pss-sha256"
 )
+
+// CA stands among the keys given to [Format.Verify] for every key that it
+// certified. Formats whose signatures carry certificates (CMS) take it; the
+// others pass over it.
+type CA struct{ *x509.Certificate }
+
+// SignHash signs a digest of hash h: PKCS #1 v1.5 or, with pss, PSS with a salt
+// as long as the digest for RSA keys, DER (RFC 3279 section 2.2.3) for ECDSA.
+// As with [MakeSignature], the result is checked before it is returned. Ed25519
+// keys are [ErrUnsupported]: they sign messages.
+func SignHash(key crypto.Signer, h crypto.Hash, digest []byte, pss bool) ([]byte, error) {
+	var opts crypto.SignerOpts = h
+	var check func(sig []byte) bool
+	switch k := key.Public().(type) {
+	case *ecdsa.PublicKey:
+		check = func(sig []byte) bool { return ecdsa.VerifyASN1(k, digest, sig) }
+	case *rsa.PublicKey:
+		check = func(sig []byte) bool { return rsa.VerifyPKCS1v15(k, h, digest, sig) == nil }
+		if pss {
+			o := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: h}
+			opts, check = o, func(sig []byte) bool { return rsa.VerifyPSS(k, h, digest, sig, o) == nil }
+		}
+	default:
+		return nil, fmt.Errorf("signing a digest: not with a key of type %T: %w", k, ErrUnsupported)
+	}
+	sig, err := key.Sign(rand.Reader, digest, opts)
+	if err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	if !check(sig) {
+		return nil, errors.New("checking new signature: the signer returned one that its own public key refuses")
+	}
+	return sig, nil
+}
 
 // KeyID names a public key: the SHA-256 of its SubjectPublicKeyInfo DER (RFC
 // 5280, section 4.1.2.7) in hexadecimal.

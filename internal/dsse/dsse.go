@@ -16,10 +16,7 @@ package dsse
 import (
 	"bytes"
 	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -62,29 +59,32 @@ func PAE(payloadType string, payload []byte) []byte {
 // KeyID names a key in an envelope: the hexadecimal SHA-256 of its
 // SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
 func KeyID(pub crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := MarshalPublicKey(pub)
 	if err != nil {
-		return "", fw.Wrap(fw.Invalid, err, "encoding public key")
+		return "", err
 	}
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Seal signs payload with each of the Ed25519 keys and returns the envelope.
+// Seal signs payload with each of the keys and returns the envelope. Keys are
+// Ed25519, ECDSA P-256 (over the SHA-256 of the PAE) and ML-DSA-65 (FIPS 204,
+// pure, without context).
 func Seal(payloadType string, payload []byte, keys ...crypto.Signer) ([]byte, error) {
 	e := Envelope{PayloadType: payloadType, Payload: base64.StdEncoding.EncodeToString(payload)}
 	msg := PAE(payloadType, payload)
 	for _, k := range keys {
-		if _, ok := k.Public().(ed25519.PublicKey); !ok {
-			return nil, fw.Errorf(fw.Invalid, "envelopes are signed with Ed25519 keys, not %T", k.Public())
-		}
 		id, err := KeyID(k.Public())
 		if err != nil {
 			return nil, err
 		}
-		sig, err := k.Sign(rand.Reader, msg, crypto.Hash(0))
+		sig, err := sign(k, msg)
 		if err != nil {
-			return nil, fw.Wrap(fw.KindOf(err), err, "signing")
+			return nil, fw.Wrap(fw.KindOf(err), err, "signing with key %s", id)
+		}
+		// A fault in a signer must not become a document that nobody accepts.
+		if !verify(k.Public(), msg, sig) {
+			return nil, fw.Errorf(fw.Internal, "the signer returned a signature that its own public key %s refuses", id)
 		}
 		e.Signatures = append(e.Signatures, Signature{KeyID: id, Sig: base64.StdEncoding.EncodeToString(sig)})
 	}
@@ -124,10 +124,10 @@ func Open(b []byte, payloadType string, most Limits) (Envelope, []byte, error) {
 }
 
 // SignedBy reports whether the envelope has a valid signature over payload by
-// an Ed25519 key.
-func (e Envelope) SignedBy(pub ed25519.PublicKey, payload []byte) bool {
+// a key of a kind that [Seal] takes.
+func (e Envelope) SignedBy(pub crypto.PublicKey, payload []byte) bool {
 	id, err := KeyID(pub)
-	if err != nil || len(pub) != ed25519.PublicKeySize {
+	if err != nil {
 		return false
 	}
 	for _, s := range e.Signatures {
@@ -135,7 +135,7 @@ func (e Envelope) SignedBy(pub ed25519.PublicKey, payload []byte) bool {
 			continue
 		}
 		sig, err := base64.StdEncoding.Strict().DecodeString(s.Sig)
-		return err == nil && ed25519.Verify(pub, PAE(e.PayloadType, payload), sig)
+		return err == nil && verify(pub, PAE(e.PayloadType, payload), sig)
 	}
 	return false
 }

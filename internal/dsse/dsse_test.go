@@ -2,10 +2,16 @@ package dsse
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
+	"slices"
 	"strings"
 	"testing"
+
+	"filippo.io/mldsa"
 
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -59,6 +65,63 @@ func TestASealedEnvelopeOpensForItsKeysAlone(t *testing.T) {
 	swapped.Signatures = e.Signatures
 	if swapped.SignedBy(pubA, payload) {
 		t.Error("a signature for another type is believed")
+	}
+}
+
+func TestEachKindOfKeySigns(t *testing.T) {
+	_, ed := newKey(t)
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pq, err := mldsa.GenerateKey(mldsa.MLDSA65())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []crypto.Signer{ed, ec, pq}
+	doc := []byte("{}")
+	env, err := Seal(kind, doc, keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, payload, err := Open(env, kind, most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range keys {
+		der, err := MarshalPublicKey(k.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pub, err := ParsePublicKey(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !e.SignedBy(pub, payload) {
+			t.Errorf("%T: not recognized", pub)
+		}
+		if IsPostQuantum(pub) != (i == 2) {
+			t.Errorf("IsPostQuantum(%T) is wrong", pub)
+		}
+		bad := e
+		bad.Signatures = slices.Clone(e.Signatures)
+		bad.Signatures[i].Sig = e.Signatures[(i+1)%3].Sig
+		if bad.SignedBy(pub, payload) {
+			t.Errorf("%T: another's signature is believed", pub)
+		}
+	}
+	weak, err := mldsa.GenerateKey(mldsa.MLDSA44())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []crypto.Signer{weak, p384} {
+		if _, err := Seal(kind, doc, k); fw.KindOf(err) != fw.Invalid {
+			t.Errorf("%T: %v", k.Public(), err)
+		}
 	}
 }
 

@@ -20,6 +20,11 @@
 //   - What an attacker on the wire can do is delay. Failures of network, server
 //     or disk never end the loop; they slow it down.
 //
+// It updates one component, Config.Component, of which it has two slots. An
+// authorization for several is rejected, and the server gives none: this
+// device reports only the one. Devices with more parts run an agent for each,
+// with an identity of its own, or one that speaks docs/protocol.md itself.
+//
 // # State directory
 //
 // One directory per device, of which one process at a time may be the agent

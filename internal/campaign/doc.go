@@ -13,6 +13,9 @@
 //   - Every event of a campaign, in the order in which it happened, is a
 //     record in the campaign's stream together with the transitions that
 //     [rollout.Apply] made of it, so that a verifier can replay all of them.
+//   - A plan is refused when it is proposed if no device of its cohort that has
+//     checked in has every component of its release: a device takes all images
+//     of a release or none.
 //   - State, counters and evidence change in one transaction. Writers are
 //     serial, so a stage limit that is read and then granted under is exact
 //     (invariant I7).

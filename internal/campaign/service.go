@@ -61,6 +61,9 @@ func (r *Register) changed(p fw.ProductID) {
 // Propose stores a new campaign, in review. The plan's identity fields are
 // filled in here; everything else is checked and refused rather than fixed.
 func (s *Service) Propose(ctx context.Context, plan fw.Plan, actor fw.PersonID) (store.Campaign, error) {
+	if err := installable(ctx, s.db, &plan); err != nil {
+		return store.Campaign{}, err
+	}
 	var row store.Campaign
 	err := s.db.Tx(ctx, func(tx *store.Tx) error {
 		plan.Campaign = fw.CampaignID(fw.NewID("cmp", tx.Now()))
@@ -88,6 +91,9 @@ func (s *Service) Propose(ctx context.Context, plan fw.Plan, actor fw.PersonID) 
 // Edit replaces the plan of a campaign that has not started. The new bytes
 // void every approval of the old ones.
 func (s *Service) Edit(ctx context.Context, id fw.CampaignID, plan fw.Plan, actor fw.PersonID) (store.Campaign, error) {
+	if err := installable(ctx, s.db, &plan); err != nil {
+		return store.Campaign{}, err
+	}
 	var row store.Campaign
 	err := s.db.Tx(ctx, func(tx *store.Tx) error {
 		var err error

@@ -14,7 +14,7 @@ var layers = []struct {
 	{"envelope", []string{"internal/dsse"}},
 	{"pure", []string{
 		"internal/policy", "internal/rollout", "internal/evidence", "internal/tlog",
-		"internal/authz", "internal/approval", "internal/image", "internal/image/*",
+		"internal/authz", "internal/approval", "internal/statement", "internal/image", "internal/image/*",
 		"apitypes",
 	}},
 	{"payloads", []string{"internal/docket"}},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ed25519"
-	"slices"
 
 	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
@@ -25,25 +24,7 @@ func SignTrust(d TrustDocument, signers ...crypto.Signer) ([]byte, error) {
 // JoinSignatures merges envelopes of one trust bundle that root keys in
 // different places signed. The payloads must be the same bytes.
 func JoinSignatures(envelopes ...[]byte) ([]byte, error) {
-	var out dsse.Envelope
-	for i, b := range envelopes {
-		e, _, err := parseEnvelope(b)
-		if err != nil {
-			return nil, err
-		}
-		if i > 0 && e.Payload != out.Payload {
-			return nil, fw.Errorf(fw.Conflict, "the envelopes hold different trust bundles")
-		}
-		e.Signatures = append(out.Signatures, e.Signatures...)
-		out = e
-	}
-	seen := map[string]bool{}
-	out.Signatures = slices.DeleteFunc(out.Signatures, func(s dsse.Signature) bool {
-		dup := seen[s.KeyID]
-		seen[s.KeyID] = true
-		return dup
-	})
-	return out.Encode()
+	return dsse.Join(TrustBundlePayloadType, trustLimits, envelopes...)
 }
 
 // trustLimits bound the envelope of a trust bundle: two sets of roots sign it.

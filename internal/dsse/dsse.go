@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -138,6 +139,30 @@ func (e Envelope) SignedBy(pub crypto.PublicKey, payload []byte) bool {
 		return err == nil && verify(pub, PAE(e.PayloadType, payload), sig)
 	}
 	return false
+}
+
+// Join merges envelopes of the same bytes that keys in different places
+// signed. Of two signatures under one key id the first stays.
+func Join(payloadType string, most Limits, envelopes ...[]byte) ([]byte, error) {
+	var out Envelope
+	for i, b := range envelopes {
+		e, _, err := Open(b, payloadType, most)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 && e.Payload != out.Payload {
+			return nil, fw.Errorf(fw.Conflict, "the envelopes hold different documents")
+		}
+		e.Signatures = append(out.Signatures, e.Signatures...)
+		out = e
+	}
+	seen := map[string]bool{}
+	out.Signatures = slices.DeleteFunc(out.Signatures, func(s Signature) bool {
+		dup := seen[s.KeyID]
+		seen[s.KeyID] = true
+		return dup
+	})
+	return out.Encode()
 }
 
 // maxDepth bounds the nesting of a signed document.

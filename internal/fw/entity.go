@@ -28,6 +28,7 @@ type Manifest struct {
 	FromVersion string              `json:"from_version,omitempty"` // version constraint, e.g. ">=1.0.0, <2.0.0"; empty: any
 	Components  []ManifestComponent `json:"components"`             // in install order
 	SBOM        Digest              `json:"sbom,omitzero"`          // of the attached SBOM file
+	Provenance  Digest              `json:"provenance,omitzero"`    // of the attached build provenance, a DSSE envelope
 	Notes       string              `json:"notes,omitempty"`        // for users
 	Advisory    string              `json:"advisory,omitempty"`     // what is fixed, for security releases
 	ProposedBy  PersonID            `json:"proposed_by"`
@@ -56,7 +57,8 @@ type Publication struct {
 	Product     ProductID     `json:"product"`
 	Version     string        `json:"version"`
 	Manifest    Digest        `json:"manifest"`
-	Images      []SignedImage `json:"images"` // in install order
+	Images      []SignedImage `json:"images"`             // in install order
+	Statement   Digest        `json:"statement,omitzero"` // of the release statement's envelope
 	PublishedAt int64         `json:"published_at"`
 }
 

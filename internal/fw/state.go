@@ -284,6 +284,7 @@ const (
 	PurposeLog           Purpose = "log"
 	PurposeDeviceCA      Purpose = "device_ca"
 	PurposeRosterRoot    Purpose = "roster_root"
+	PurposeStatement     Purpose = "statement" // release statements
 )
 
 // Role is what an operator may do.

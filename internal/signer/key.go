@@ -7,15 +7,15 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io"
 	"slices"
 
+	"filippo.io/mldsa"
+
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -26,6 +26,7 @@ type Algorithm string
 const (
 	Ed25519   Algorithm = "ed25519"    // RFC 8032
 	ECDSAP256 Algorithm = "ecdsa-p256" // FIPS 186-5, with SHA-256
+	MLDSA65   Algorithm = "ml-dsa-65"  // FIPS 204
 )
 
 // KeyState says whether a key may still be used.
@@ -46,6 +47,7 @@ var purposes = map[fw.Purpose][]Algorithm{
 	fw.PurposeLog:           {Ed25519},
 	fw.PurposeDeviceCA:      {ECDSAP256},
 	fw.PurposeRosterRoot:    {Ed25519},
+	fw.PurposeStatement:     {Ed25519, ECDSAP256, MLDSA65},
 }
 
 // DefaultAlgorithm returns the algorithm that keys of purpose p have unless
@@ -142,7 +144,7 @@ func (i KeyInfo) Public() (crypto.PublicKey, error) {
 	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, fw.Errorf(fw.Invalid, "key %q has no PEM public key", i.Name)
 	}
-	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	pub, err := dsse.ParsePublicKey(block.Bytes)
 	if err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "key %q has a malformed public key", i.Name)
 	}
@@ -157,17 +159,16 @@ func algorithmOf(pub crypto.PublicKey) (Algorithm, error) {
 		if k.Curve == elliptic.P256() {
 			return ECDSAP256, nil
 		}
+	case *mldsa.PublicKey:
+		if k.Parameters() == mldsa.MLDSA65() {
+			return MLDSA65, nil
+		}
 	}
 	return "", fw.Errorf(fw.Invalid, "keys of kind %T are not used here", pub)
 }
 
 func keyID(pub crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:]), nil
+	return dsse.KeyID(pub)
 }
 
 func generate(alg Algorithm) (crypto.Signer, error) {
@@ -177,6 +178,8 @@ func generate(alg Algorithm) (crypto.Signer, error) {
 		return k, err
 	case ECDSAP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case MLDSA65:
+		return mldsa.GenerateKey(mldsa.MLDSA65())
 	}
 	return nil, fw.Errorf(fw.Invalid, "unknown key algorithm %q", alg)
 }
@@ -199,4 +202,6 @@ type (
 	DeviceCAKey struct{ k *private }
 	// RosterRootKey signs rosters and trust bundles.
 	RosterRootKey struct{ k *private }
+	// StatementKey signs release statements.
+	StatementKey struct{ k *private }
 )

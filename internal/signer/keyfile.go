@@ -3,7 +3,6 @@ package signer
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"strings"
 
 	"filippo.io/age"
+	mldsax509 "filippo.io/mldsa/x509"
 
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -112,7 +112,7 @@ func header(i KeyInfo) string {
 }
 
 func sealKey(info KeyInfo, key crypto.Signer, to age.Recipient) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := mldsax509.MarshalPKCS8PrivateKey(key) // of any kind
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (ks *Keystore) load(name fw.KeyName) (*private, error) {
 	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, fw.Errorf(fw.Corrupt, "%s holds no PKCS#8 private key", path)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	parsed, err := mldsax509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		return nil, fw.Wrap(fw.Corrupt, err, "%s holds no PKCS#8 private key", path)
 	}

@@ -2,7 +2,6 @@ package signer
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -16,6 +15,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -146,7 +146,7 @@ func (ks *Keystore) Create(ctx context.Context, name fw.KeyName, purpose fw.Purp
 	if err != nil {
 		return KeyInfo{}, err
 	}
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	spki, err := dsse.MarshalPublicKey(key.Public())
 	if err != nil {
 		return KeyInfo{}, err
 	}

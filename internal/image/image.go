@@ -70,7 +70,8 @@ type Format interface {
 	// Sign writes the signed image to w.
 	Sign(ctx context.Context, w io.Writer, r io.ReaderAt, size int64, key crypto.Signer, opt SignOptions) (SignResult, error)
 
-	// Verify checks the image against keys, which may hold a [CA]. envelope is the detached signature
+	// Verify checks the image against keys, which may hold a [CA] and, for
+	// encrypted images, a [Recipient]. envelope is the detached signature
 	// of formats that have one and must be empty for the others.
 	Verify(ctx context.Context, r io.ReaderAt, size int64, envelope []byte, keys []crypto.PublicKey) (Verified, error)
 }
@@ -104,6 +105,10 @@ type Info struct {
 	Padding int64 `json:"padding,omitempty"`
 
 	Encrypted bool `json:"encrypted,omitempty"`
+
+	// Details is what only this format says, as a JSON object that the format's
+	// package documents; nil when there is nothing.
+	Details json.RawMessage `json:"details,omitempty"`
 }
 
 // Digest is one digest of an image.

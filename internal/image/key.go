@@ -2,6 +2,7 @@ package image
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -20,14 +21,22 @@ const (
 	AlgECDSAP256 = "ecdsa-p256-sha256"
 	AlgECDSAP384 = "ecdsa-p384-sha384"
 	AlgEd25519   = "ed25519"
-	AlgRSA2048   = "rsa2048-pss-sha256"
-	AlgRSA3072   = "rsa3072-pss-sha256"
+	// AlgEd25519Pure signs the region itself where AlgEd25519 signs its digest,
+	// in formats that have both.
+	AlgEd25519Pure = "ed25519-pure"
+	AlgRSA2048     = "rsa2048-pss-sha256"
+	AlgRSA3072     = "rsa3072-pss-sha256"
 )
 
 // CA stands among the keys given to [Format.Verify] for every key that it
 // certified. Formats whose signatures carry certificates (CMS) take it; the
 // others pass over it.
 type CA struct{ *x509.Certificate }
+
+// Recipient stands among the keys given to [Format.Verify] for the private key
+// that an encrypted image was encrypted to. It decrypts; it does not vouch for
+// anything.
+type Recipient struct{ *ecdh.PrivateKey }
 
 // SignHash signs a digest of hash h: PKCS #1 v1.5 or, with pss, PSS with a salt
 // as long as the digest for RSA keys, DER (RFC 3279 section 2.2.3) for ECDSA.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/bench"
+	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/fwtest"
 	"github.com/writ-project/writ/internal/ledger"
@@ -97,6 +98,9 @@ func TestStageLimitsHoldUnderAnyInterleaving(t *testing.T) {
 	}
 	replay(t, w)
 	verified(t, w, last)
+	if withdrawals(t, w) == 0 {
+		t.Error("no pause withdrew anything: the race is not one")
+	}
 }
 
 // drive does one thing as device d, and returns how many reports the server
@@ -178,6 +182,22 @@ func tally(t *testing.T, w *fwtest.World, id fw.CampaignID) {
 	if got := l.Status.Total(); got.Members != members || got.Open != open || got.Confirmed != confirmed {
 		t.Errorf("the tallies are %+v, and there are %d members, %d open, %d confirmed", got, members, open, confirmed)
 	}
+}
+
+// withdrawals counts the authorizations that were taken back.
+func withdrawals(t *testing.T, w *fwtest.World) int {
+	t.Helper()
+	rows, err := store.Records(w.DB.Snapshot(context.Background()), 0, 1_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, row := range rows {
+		if row.Type == string(evidence.TypeUpdateMoved) {
+			n++
+		}
+	}
+	return n
 }
 
 // verified exports a campaign and gives the bundle to the offline verifier.

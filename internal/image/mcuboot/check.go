@@ -18,10 +18,15 @@ type content struct {
 
 	signatures []signature
 	pure       bool
-	encrypted  bool
+
+	flags  uint32
+	encKey *tlv // the key of an encrypted payload
 
 	counter       *uint64
 	vendor, class string
+	dependencies  []Dependency
+	bootRecord    *BootRecord
+	others        []tlv // protected, without a meaning here
 }
 
 // signature is one signature with what names its key: the hash of the key, or
@@ -37,7 +42,10 @@ type signature struct {
 // interpret gives meaning to the TLVs, and refuses those that bootloaders of
 // different builds would read differently. See the package comment.
 func interpret(l *layout) (*content, error) {
-	c := &content{encrypted: l.flags&flagsEncrypted != 0}
+	if l.flags&flagsEncrypted == flagsEncrypted {
+		return nil, fmt.Errorf("reading header: flags %#x say both AES-128 and AES-256: %w", l.flags, image.ErrMalformed)
+	}
+	c := &content{flags: l.flags}
 	if err := c.readProtected(l.protTLVs); err != nil {
 		return nil, fmt.Errorf("reading protected TLV area: %w", err)
 	}
@@ -46,6 +54,10 @@ func interpret(l *layout) (*content, error) {
 	}
 	return c, nil
 }
+
+// encrypted says that the image is meant to be encrypted; whether its payload
+// is, encKey says.
+func (c *content) encrypted() bool { return c.flags&flagsEncrypted != 0 }
 
 func (c *content) readProtected(tlvs []tlv) error {
 	seen := map[uint16]bool{}
@@ -76,6 +88,17 @@ func (c *content) readProtected(tlvs []tlv) error {
 			} else {
 				c.class = id.String()
 			}
+		case tlvDepend:
+			if len(t.data) != 12 {
+				return refuse(t, "dependency has %d bytes, want 12", len(t.data))
+			}
+			d := t.data // image, three reserved, version
+			v := Version{d[4], d[5], le.Uint16(d[6:]), le.Uint32(d[8:])}
+			c.dependencies = append(c.dependencies, Dependency{Image: d[0], Version: v.String()})
+		case tlvBootRec:
+			c.bootRecord = readBootRecord(t.data)
+		default:
+			c.others = append(c.others, t)
 		}
 	}
 	return nil
@@ -92,6 +115,9 @@ func (c *content) readTLVs(tlvs []tlv) error {
 	}
 	tlvs = tlvs[1:]
 	if len(tlvs) > 0 && tlvs[0].typ == tlvSigPure {
+		if len(tlvs[0].data) != 1 || tlvs[0].data[0] != 1 {
+			return refuse(tlvs[0], "marks a pure signature with % x, want 01", tlvs[0].data)
+		}
 		c.pure = true
 		tlvs = tlvs[1:]
 	}
@@ -104,8 +130,14 @@ func (c *content) readTLVs(tlvs []tlv) error {
 		}
 		tlvs = tlvs[2:]
 	}
-	if len(tlvs) > 0 && tlvs[0].typ >= tlvEncFirst && tlvs[0].typ <= tlvEncLast {
-		c.encrypted = true
+	if len(tlvs) > 0 && exchangeOf(tlvs[0].typ) != "" {
+		if !c.encrypted() {
+			return refuse(tlvs[0], "holds the key of an encrypted payload, and the header says that it is not encrypted")
+		}
+		if want := c.encKeySize(tlvs[0].typ); len(tlvs[0].data) != want {
+			return refuse(tlvs[0], "encrypted key has %d bytes, want %d", len(tlvs[0].data), want)
+		}
+		c.encKey = &tlvs[0]
 		tlvs = tlvs[1:]
 	}
 	if len(tlvs) > 0 {
@@ -159,14 +191,17 @@ func (c *content) readSignature(key, sig tlv) error {
 }
 
 // algorithm names a signature by its TLV type and the image's hash.
-func (s signature) algorithm(h crypto.Hash) string {
+func (c *content) algorithm(s signature) string {
 	switch s.typ {
 	case tlvECDSA:
-		if h == crypto.SHA384 {
+		if c.hash == crypto.SHA384 {
 			return image.AlgECDSAP384
 		}
 		return image.AlgECDSAP256
 	case tlvEd25519:
+		if c.pure {
+			return image.AlgEd25519Pure
+		}
 		return image.AlgEd25519
 	case tlvRSA2048:
 		return image.AlgRSA2048

@@ -218,8 +218,16 @@ func TestVerifyRefusesAmbiguousTLVs(t *testing.T) {
 		{"short class id", []item{{tlvUUIDCid, make([]byte, 15)}}, []item{digest, hash, sig}, image.ErrMalformed},
 		{"protected key hash", []item{{tlvKeyHash, make([]byte, 32)}}, []item{digest, hash, sig}, image.ErrMalformed},
 		{"protected digest", []item{{tlvSHA256, make([]byte, 32)}}, []item{digest, hash, sig}, image.ErrMalformed},
-		{"encrypted key", nil, []item{digest, hash, sig, {0x32, make([]byte, 113)}}, image.ErrEncrypted},
-		{"pure", nil, []item{digest, {tlvSigPure, []byte{1}}, hash, sig}, image.ErrUnsupported},
+		{"encrypted key of a clear image", nil, []item{digest, hash, sig, {tlvEncEC256, make([]byte, 113)}}, image.ErrMalformed},
+		{"pure with ecdsa", nil, []item{digest, {tlvSigPure, []byte{1}}, hash, sig}, image.ErrBadSignature},
+		{"pure 0", nil, []item{digest, {tlvSigPure, []byte{0}}, hash, sig}, image.ErrMalformed},
+		{"pure twice", nil, []item{digest, {tlvSigPure, []byte{1}}, {tlvSigPure, []byte{1}}, hash, sig}, image.ErrMalformed},
+		{"pure without a value", nil, []item{digest, {tlvSigPure, []byte{}}, hash, sig}, image.ErrMalformed},
+		{"short dependency", []item{{tlvDepend, make([]byte, 8)}}, []item{digest, hash, sig}, image.ErrMalformed},
+		{"boot record that is no CBOR", []item{{tlvBootRec, []byte{0xff}}}, []item{digest, hash, sig}, ""},
+		{"two boot records", []item{{tlvBootRec, nil}, {tlvBootRec, nil}}, []item{digest, hash, sig}, image.ErrMalformed},
+		{"many TLVs", slices.Repeat([]item{{0xa0, nil}}, maxTLVs), []item{digest, hash, sig}, ""},
+		{"too many TLVs", slices.Repeat([]item{{0xa0, nil}}, maxTLVs+1), []item{digest, hash, sig}, image.ErrMalformed},
 		{"too many signatures", nil, append([]item{digest}, slices.Repeat([]item{hash, sig}, maxSignatures+1)...), image.ErrMalformed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

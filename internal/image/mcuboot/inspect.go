@@ -3,6 +3,7 @@ package mcuboot
 import (
 	"bytes"
 	"context"
+	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -12,79 +13,117 @@ import (
 )
 
 // Inspect reports what the image claims and checks its digest. An encrypted
-// image is reported with the digest it claims, unchecked.
+// image is reported with the digest it claims, unchecked. Details of the result
+// hold a [Details].
 func (Format) Inspect(ctx context.Context, r io.ReaderAt, size int64) (image.Info, error) {
-	_, info, err := read(ctx, r, size)
+	info, err := inspect(ctx, r, size)
 	if err != nil {
 		return image.Info{}, fmt.Errorf("inspecting mcuboot image: %w", err)
 	}
 	return info, nil
 }
 
-// read is the common part of Inspect and Verify: everything but signatures.
-func read(ctx context.Context, r io.ReaderAt, size int64) (*content, image.Info, error) {
+func inspect(ctx context.Context, r io.ReaderAt, size int64) (image.Info, error) {
+	m, err := open(ctx, r, size)
+	if err != nil {
+		return image.Info{}, err
+	}
+	if err := m.stream(ctx, nil); err != nil {
+		return image.Info{}, err
+	}
+	return m.info()
+}
+
+// opened is an image whose structure is understood.
+type opened struct {
+	*layout
+	*content
+	r    io.ReaderAt
+	size int64
+
+	file []byte // SHA-256 of the whole file, known after stream
+}
+
+func open(ctx context.Context, r io.ReaderAt, size int64) (*opened, error) {
 	l, err := parse(ctx, r, size)
 	if err != nil {
-		return nil, image.Info{}, err
+		return nil, err
 	}
 	c, err := interpret(l)
 	if err != nil {
-		return nil, image.Info{}, err
+		return nil, err
 	}
-	file, err := c.checkDigest(ctx, r, size, l)
+	return &opened{layout: l, content: c, r: r, size: size}, nil
+}
+
+// stream reads the file once. It hashes the file, and the signed region, which
+// it compares with the digest that the image claims and writes to also. The
+// payload passes through decrypt if there is one; an encrypted image without
+// one is not compared with its digest, which is of the plaintext.
+func (m *opened) stream(ctx context.Context, decrypt cipher.Stream, also ...io.Writer) error {
+	file, digest := sha256.New(), m.hash.New()
+	region := io.MultiWriter(append(also, digest)...)
+	payload := region
+	if decrypt != nil {
+		payload = cipher.StreamWriter{S: decrypt, W: region}
+	}
+	for _, part := range []struct {
+		from io.Reader
+		to   io.Writer
+	}{
+		{bytes.NewReader(m.header[:]), region},
+		{image.Section(ctx, m.r, headerSize, m.hdrSize-headerSize), region},
+		{image.Section(ctx, m.r, m.hdrSize, m.imgSize), payload},
+		{bytes.NewReader(m.protected), region},
+	} {
+		if _, err := io.Copy(io.MultiWriter(file, part.to), part.from); err != nil {
+			return fmt.Errorf("hashing image: %w", err)
+		}
+	}
+	clear := m.encKey == nil || decrypt != nil
+	if sum := digest.Sum(nil); clear && !bytes.Equal(sum, m.digest) {
+		return fmt.Errorf("checking image digest: content has %s %x, the image says %x: %w", m.hashAlg, sum, m.digest, image.ErrBadDigest)
+	}
+	covered := m.hdrSize + m.imgSize + int64(len(m.protected))
+	if _, err := io.Copy(file, image.Section(ctx, m.r, covered, m.size-covered)); err != nil {
+		return fmt.Errorf("hashing image: %w", err)
+	}
+	m.file = file.Sum(nil)
+	return nil
+}
+
+func (m *opened) info() (image.Info, error) {
+	details, err := m.details()
 	if err != nil {
-		return nil, image.Info{}, err
+		return image.Info{}, err
 	}
 	info := image.Info{
 		Format:          Format{}.Name(),
-		Version:         l.version.String(),
-		SecurityCounter: c.counter,
-		Vendor:          c.vendor,
+		Version:         m.version.String(),
+		SecurityCounter: m.counter,
+		Vendor:          m.vendor,
 		Digests: []image.Digest{
-			{Scope: image.ScopeFile, Algorithm: "sha256", Hex: hex.EncodeToString(file)},
-			{Scope: image.ScopeImage, Algorithm: c.hashAlg, Hex: hex.EncodeToString(c.digest)},
+			{Scope: image.ScopeFile, Algorithm: "sha256", Hex: hex.EncodeToString(m.file)},
+			{Scope: image.ScopeImage, Algorithm: m.hashAlg, Hex: hex.EncodeToString(m.digest)},
 		},
-		Size:      size,
-		Padding:   l.padding,
-		Encrypted: c.encrypted,
+		Size:      m.size,
+		Padding:   m.padding,
+		Encrypted: m.encrypted(),
+		Details:   details,
 	}
-	if c.class != "" {
-		info.Hardware = []string{c.class}
+	if m.class != "" {
+		info.Hardware = []string{m.class}
 	}
-	for _, s := range c.signatures {
-		id := s.keyHash
-		if s.pubKey != nil {
-			sum := sha256.Sum256(s.pubKey)
-			id = sum[:]
-		}
-		info.Signatures = append(info.Signatures, image.SignatureInfo{
-			Algorithm: s.algorithm(c.hash), KeyID: hex.EncodeToString(id),
-		})
+	for _, s := range m.signatures {
+		info.Signatures = append(info.Signatures, image.SignatureInfo{Algorithm: m.algorithm(s), KeyID: s.keyID()})
 	}
-	return c, info, nil
+	return info, nil
 }
 
-// checkDigest streams the file once, compares the image digest with the one in
-// the TLV, and returns the SHA-256 of the whole file.
-func (c *content) checkDigest(ctx context.Context, r io.ReaderAt, size int64, l *layout) ([]byte, error) {
-	file, region := sha256.New(), c.hash.New()
-	both := io.MultiWriter(file, region)
-
-	covered := l.hdrSize + l.imgSize
-	_, err := io.Copy(both, io.MultiReader(
-		bytes.NewReader(l.header[:]),
-		image.Section(ctx, r, headerSize, covered-headerSize),
-		bytes.NewReader(l.protected),
-	))
-	if err != nil {
-		return nil, fmt.Errorf("hashing image: %w", err)
+func (s signature) keyID() string {
+	if s.pubKey != nil {
+		sum := sha256.Sum256(s.pubKey)
+		return hex.EncodeToString(sum[:])
 	}
-	if sum := region.Sum(nil); !c.encrypted && !bytes.Equal(sum, c.digest) {
-		return nil, fmt.Errorf("checking image digest: content has %s %x, the image says %x: %w", c.hashAlg, sum, c.digest, image.ErrBadDigest)
-	}
-	covered += int64(len(l.protected))
-	if _, err := io.Copy(file, image.Section(ctx, r, covered, size-covered)); err != nil {
-		return nil, fmt.Errorf("hashing image: %w", err)
-	}
-	return file.Sum(nil), nil
+	return hex.EncodeToString(s.keyHash)
 }

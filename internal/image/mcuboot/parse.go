@@ -130,6 +130,9 @@ func parseArea(r io.ReaderAt, size, off int64, magic uint16) ([]byte, []tlv, err
 		t.data = area[pos : pos+n]
 		pos += n
 		tlvs = append(tlvs, t)
+		if len(tlvs) > maxTLVs {
+			return nil, nil, fmt.Errorf("area at offset %#x has more than %d TLVs: %w", off, maxTLVs, image.ErrMalformed)
+		}
 	}
 	return area, tlvs, nil
 }

@@ -88,11 +88,11 @@ func TestSignRefuses(t *testing.T) {
 	payload := sample(t, "payload.bin")
 	damaged := sample(t, "p256.bin")
 	damaged[0x1000] ^= 1
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	rsa4096, err := rsa.GenerateKey(rand.Reader, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +113,8 @@ func TestSignRefuses(t *testing.T) {
 		{"large counter", payload, good, o{Version: "1.0.0", SecurityCounter: new(uint64(1 << 32))}, image.ErrBadOptions},
 		{"two boards", payload, good, o{Version: "1.0.0", Vendor: "example.com", Hardware: []string{"a", "b"}}, image.ErrBadOptions},
 		{"small slot", payload, good, o{Version: "1.0.0", SlotSize: 0x2000 - 512}, image.ErrTooLarge},
-		{"p384", payload, p384, o{Version: "1.0.0"}, image.ErrUnsupported},
-		{"rsa", payload, rsaKey, o{Version: "1.0.0"}, image.ErrUnsupported},
+		{"p521", payload, p521, o{Version: "1.0.0"}, image.ErrUnsupported},
+		{"rsa4096", payload, rsa4096, o{Version: "1.0.0"}, image.ErrUnsupported},
 		{"damaged image", damaged, good, o{}, image.ErrBadDigest},
 		{"encrypted image", sample(t, "p256-enc128.bin"), good, o{}, image.ErrEncrypted},
 		{"cut image", sample(t, "p256.bin")[:3000], good, o{}, image.ErrTruncated},

@@ -15,6 +15,10 @@ const (
 	flagEncryptedAES128 = 0x04
 	flagEncryptedAES256 = 0x08
 	flagsEncrypted      = flagEncryptedAES128 | flagEncryptedAES256
+	flagNonBootable     = 0x10
+	flagRAMLoad         = 0x20
+	flagROMFixed        = 0x100
+	flagsCompressed     = 0x200 | 0x400 | 0x800 // LZMA1, LZMA2, ARM Thumb filter
 )
 
 // TLV types.
@@ -29,14 +33,31 @@ const (
 	tlvRSA3072   = 0x23
 	tlvEd25519   = 0x24
 	tlvSigPure   = 0x25
-	tlvEncFirst  = 0x30 // RSA-OAEP
-	tlvEncLast   = 0x34 // ECIES-X25519 with HMAC-SHA-512
-	tlvDepend    = 0x40
-	tlvSecCnt    = 0x50
-	tlvBootRec   = 0x60
-	tlvUUIDVid   = 0x74
-	tlvUUIDCid   = 0x75
-	firstProtTLV = tlvDepend // types below never belong in the protected area
+	tlvEncRSA    = 0x30 // RSA-OAEP
+	tlvEncKW     = 0x31 // AES key wrap
+	tlvEncEC256  = 0x32 // ECIES on P-256
+	tlvEncX25519 = 0x33 // ECIES on X25519
+	// tlvEncX25519SHA512 is the same with HKDF and HMAC over SHA-512.
+	tlvEncX25519SHA512 = 0x34
+	tlvDepend          = 0x40
+	tlvSecCnt          = 0x50
+	tlvBootRec         = 0x60
+	tlvUUIDVid         = 0x74
+	tlvUUIDCid         = 0x75
+	firstProtTLV       = tlvDepend // types below never belong in the protected area
+)
+
+// eciesInfo is the info of HKDF (RFC 5869) when the image key is encrypted.
+const eciesInfo = "MCUBoot_ECIES_v1"
+
+// Keys of the boot record, a CBOR map: the software component of Arm's PSA
+// attestation token.
+const (
+	recordType    = 1
+	recordDigest  = 2
+	recordVersion = 4
+	recordSigner  = 5
+	recordHash    = 6
 )
 
 // Limits.
@@ -46,8 +67,16 @@ const (
 	// can take to check.
 	MaxSize = 256 << 20
 
+	// MaxPureSign is the largest signed region in bytes that Sign takes for a
+	// pure Ed25519 signature. A [crypto.Signer] wants the whole message at once,
+	// so it is held in memory. Verify streams and has no such limit.
+	MaxPureSign = 16 << 20
+
 	// maxSignatures bounds the public-key operations one image can cause.
 	maxSignatures = 8
+
+	// maxTLVs bounds how many entries an area can have.
+	maxTLVs = 256
 
 	defaultHeaderSize = 0x200
 

@@ -218,6 +218,8 @@ func (a *auditor) dispatch(it *item) {
 		a.docs.products[d.Product] = *d
 	case *evidence.Signed:
 		a.imageSigned(it, d)
+	case *evidence.Stated:
+		a.stated(it, d)
 	case *evidence.Published:
 		a.published(it, d)
 	case *evidence.Withdrawn:

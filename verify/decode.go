@@ -143,6 +143,8 @@ func decoderOf(t evidence.Type) func(*evidence.Record) (any, error) {
 		return into[evidence.Product]
 	case evidence.TypeReleaseSigned:
 		return into[evidence.Signed]
+	case evidence.TypeReleaseStated:
+		return into[evidence.Stated]
 	case evidence.TypeReleasePublished:
 		return into[evidence.Published]
 	case evidence.TypeReleaseWithdrawn:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/writ-project/writ/internal/approval"
 	"github.com/writ-project/writ/internal/authz"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/tlog"
@@ -72,7 +73,7 @@ type keyring struct {
 
 // created takes in a key_created record.
 func (a *auditor) keyCreated(it *item, k *evidence.Key) {
-	pub, err := x509.ParsePKIXPublicKey(k.Public)
+	pub, err := dsse.ParsePublicKey(k.Public)
 	if err != nil {
 		a.fail(it, "the key %s in it cannot be read", clip(string(k.Name)))
 		return
@@ -96,7 +97,7 @@ func (a *auditor) keyCreated(it *item, k *evidence.Key) {
 		a.logKeyKnown = a.logKeyKnown || a.key.pub.Equal(pub)
 	case fw.PurposeAuthorization:
 		a.ring.authorizes(k.Public, pub)
-	case fw.PurposeImage:
+	case fw.PurposeImage, fw.PurposeStatement:
 	}
 }
 

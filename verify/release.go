@@ -14,6 +14,7 @@ type release struct {
 	document []byte // exact bytes of the manifest
 	uses     map[int64]*keyUse
 	signed   map[fw.ComponentName]*evidence.Signed
+	stated   *evidence.Stated // the release statement; nil: none
 }
 
 func (a *auditor) releaseProposed(it *item, document []byte) {
@@ -39,6 +40,10 @@ func (a *auditor) releaseProposed(it *item, document []byte) {
 
 // keyUsed checks a decision that a key may be used.
 func (a *auditor) keyUsed(it *item, d *keyUse) {
+	if d.Purpose == fw.PurposeStatement {
+		a.statementAllowed(it, d)
+		return
+	}
 	if d.Purpose != fw.PurposeImage {
 		if len(d.Document) > 0 && fw.DigestOf(d.Document) != d.Subject {
 			a.fail(it, "the key was allowed for another document than the one in it")
@@ -115,6 +120,7 @@ func (a *auditor) published(it *item, d *evidence.Published) {
 		a.failIn(s, it, "what was published of release %s is not what was approved", p.Release)
 		return
 	}
+	a.publishedStatement(it, s, r, p)
 	for i, img := range p.Images {
 		c, g := m.Components[i], r.signed[img.Component]
 		switch {

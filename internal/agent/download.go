@@ -57,12 +57,17 @@ func (a *Agent) clear(s slot, p authz.Component) error {
 	return syncDir(dir)
 }
 
-// download gets the envelope and the image of p into slot s.
-func (a *Agent) download(ctx context.Context, s slot, p authz.Component) error {
+// download checks the release statement and gets the envelope and the image
+// of p into slot s.
+func (a *Agent) download(ctx context.Context, s slot, auth *authz.Authorization, p authz.Component) error {
 	if err := a.clear(s, p); err != nil {
 		return fw.Wrap(fw.Internal, err, "cannot clear slot %s", s)
 	}
-	at, err := a.fetchEnvelope(ctx, s, p)
+	err := a.checkStatement(ctx, auth)
+	at := int64(0)
+	if err == nil {
+		at, err = a.fetchEnvelope(ctx, s, p)
+	}
 	if err == nil {
 		at, err = a.fetchImage(ctx, s, p)
 	}
@@ -140,24 +145,33 @@ func (a *Agent) fetchEnvelope(ctx context.Context, s slot, p authz.Component) (i
 	if b, err := os.ReadFile(a.in(s, envelopeFile)); err == nil && fw.DigestOf(b) == p.Envelope {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	res, err := a.client().get(ctx, a.path(p.Envelope), 0)
+	b, err := a.fetch(ctx, a.path(p.Envelope), maxEnvelope)
 	if err != nil {
 		return 0, err
-	}
-	defer closing(res.Body)
-	if res.StatusCode != http.StatusOK {
-		return 0, readRefusal(res)
-	}
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxEnvelope+1))
-	if err != nil {
-		return 0, &brokenOffError{int64(len(b)), res.ContentLength, err}
 	}
 	if fw.DigestOf(b) != p.Envelope {
 		return 0, &fault{event: fw.EventRejected, reason: fw.RejectImageSignature, detail: "the detached signature is not the authorized " + p.Envelope.String()}
 	}
 	return 0, writeFile(a.in(s, envelopeFile), b)
+}
+
+// fetch gets a small file, and at most one byte more than the limit.
+func (a *Agent) fetch(ctx context.Context, path string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	res, err := a.client().get(ctx, path, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(res.Body)
+	if res.StatusCode != http.StatusOK {
+		return nil, readRefusal(res)
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
+	if err != nil {
+		return nil, &brokenOffError{int64(len(b)), res.ContentLength, err}
+	}
+	return b, nil
 }
 
 // transfer is one image on its way to the disk.

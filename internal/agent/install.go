@@ -92,7 +92,7 @@ func (a *Agent) deliver(ctx context.Context, auth *authz.Authorization) error {
 	if err := a.recheck(auth); err != nil {
 		return err
 	}
-	if err := a.download(ctx, u.Slot, p); err != nil {
+	if err := a.download(ctx, u.Slot, auth, p); err != nil {
 		return err
 	}
 	part := a.in(u.Slot, partFile(p))

@@ -43,6 +43,7 @@ var testOnly = []string{"internal/fwtest", "internal/arch"}
 
 // sameLayer lists the imports allowed within one layer. Each needs a reason.
 var sameLayer = []struct{ from, to, why string }{
+	{"internal/authz", "internal/statement", "a trust bundle says which release statements a device wants"},
 	{"internal/image/*", "internal/image", "the formats implement its Format"},
 	{"internal/image/formats", "internal/image/*", "it is the list of formats"},
 	{"internal/api", "internal/httpd", "handlers, limits and problems are shared"},

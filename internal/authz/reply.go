@@ -11,7 +11,7 @@ import (
 const (
 	MaxReply = 256 << 10 // bytes
 
-	maxArtifacts = 2 * MaxComponents
+	maxArtifacts = 2*MaxComponents + 1
 	maxRefused   = 64
 	maxPath      = 512
 	maxInterval  = 31 * 24 * 3600 // seconds
@@ -35,6 +35,9 @@ type ArtifactKind string
 const (
 	ArtifactImage    ArtifactKind = "image"
 	ArtifactEnvelope ArtifactKind = "envelope" // the detached signature of an image
+	// ArtifactStatement is the release statement (docs/formats/statement.md).
+	// It is about all components; Component is the first one's.
+	ArtifactStatement ArtifactKind = "statement"
 )
 
 // Artifact is a file to download for an authorized component. Nothing in it
@@ -137,7 +140,7 @@ func (a Artifact) check() error {
 	switch {
 	case a.Digest.IsZero() || a.Size <= 0:
 		return fw.Errorf(fw.Invalid, "an artifact has a digest and a size")
-	case a.Kind != ArtifactImage && a.Kind != ArtifactEnvelope:
+	case a.Kind != ArtifactImage && a.Kind != ArtifactEnvelope && a.Kind != ArtifactStatement:
 		return fw.Errorf(fw.Invalid, "unknown artifact kind %q", a.Kind)
 	}
 	return checkNames(name{"component name", string(a.Component)})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
+	"github.com/writ-project/writ/internal/statement"
 )
 
 // TypeTrustBundle is the "type" member of a trust bundle.
@@ -36,6 +37,12 @@ type TrustDocument struct {
 	AuthorizationKeys []TrustKey `json:"authorization_keys"` // sign authorizations
 	ImageKeys         []TrustKey `json:"image_keys"`         // sign images
 	LogKeys           []LogKey   `json:"log_keys"`           // sign the evidence log
+
+	// StatementKeys sign release statements: Ed25519, P-256 or ML-DSA-65.
+	// Statement says which signatures the device wants; empty: it installs
+	// without a statement, and checks one that comes.
+	StatementKeys []TrustKey            `json:"statement_keys,omitempty"`
+	Statement     statement.Requirement `json:"statement,omitempty"`
 
 	DeviceCAs  [][]byte `json:"device_cas"`  // issue device certificates
 	TLSAnchors [][]byte `json:"tls_anchors"` // issue the server's certificate
@@ -64,31 +71,40 @@ type LogKey struct {
 
 // NewTrustKey returns the entry for a key that always counts.
 func NewTrustKey(pub crypto.PublicKey) (TrustKey, error) {
-	if _, err := algorithm(pub); err != nil {
+	if err := trustable(pub); err != nil {
 		return TrustKey{}, err
 	}
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := dsse.MarshalPublicKey(pub)
 	if err != nil {
-		return TrustKey{}, fw.Wrap(fw.Invalid, err, "encoding public key")
+		return TrustKey{}, err
 	}
 	return TrustKey{ID: fw.DigestOf(der), PublicKey: der}, nil
 }
 
 // Public returns the key.
 func (k TrustKey) Public() (crypto.PublicKey, error) {
-	pub, err := x509.ParsePKIXPublicKey(k.PublicKey)
+	pub, err := dsse.ParsePublicKey(k.PublicKey)
 	if err != nil {
 		return nil, fw.Wrap(fw.Invalid, err, "malformed public key %s", k.ID.Hex())
 	}
-	if _, err := algorithm(pub); err != nil {
+	if err := trustable(pub); err != nil {
 		return nil, err
 	}
 	// Another DER of the same key would have another id.
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := dsse.MarshalPublicKey(pub)
 	if err != nil || !bytes.Equal(der, k.PublicKey) || fw.DigestOf(der) != k.ID {
 		return nil, fw.Wrap(fw.Invalid, err, "key %s: the id is the SHA-256 of its SubjectPublicKeyInfo", k.ID.Hex())
 	}
 	return pub, nil
+}
+
+// trustable refuses keys of kinds that nothing here verifies with.
+func trustable(pub crypto.PublicKey) error {
+	if dsse.IsPostQuantum(pub) {
+		return nil
+	}
+	_, err := algorithm(pub)
+	return err
 }
 
 // trustedKey is a parsed TrustKey.
@@ -110,6 +126,7 @@ type TrustBundle struct {
 	roots    []trustedKey
 	authz    []trustedKey
 	image    []trustedKey
+	stated   []trustedKey
 	cas      []*x509.Certificate
 	anchors  []*x509.Certificate
 }
@@ -171,14 +188,20 @@ func parseTrust(payload []byte) (*TrustBundle, error) {
 	if t.roots, err = parseKeys("roots", d.Roots.Keys, onlyEd25519); err != nil {
 		return nil, err
 	}
-	if t.authz, err = parseKeys("authorization_keys", d.AuthorizationKeys, anyKey); err != nil {
+	if t.authz, err = parseKeys("authorization_keys", d.AuthorizationKeys, classical); err != nil {
 		return nil, err
 	}
-	if t.image, err = parseKeys("image_keys", d.ImageKeys, anyKey); err != nil {
+	if t.image, err = parseKeys("image_keys", d.ImageKeys, classical); err != nil {
 		return nil, err
 	}
 	if _, err = parseKeys("log_keys", logs, onlyEd25519); err != nil {
 		return nil, err
+	}
+	if t.stated, err = parseKeys("statement_keys", d.StatementKeys, anyKey); err != nil {
+		return nil, err
+	}
+	if d.Statement != "" && !d.Statement.Known() {
+		return nil, fw.Errorf(fw.Invalid, "unknown requirement %q for release statements", d.Statement)
 	}
 	if t.cas, err = parseCertificates("device_cas", d.DeviceCAs); err != nil {
 		return nil, err
@@ -190,6 +213,9 @@ func parseTrust(payload []byte) (*TrustBundle, error) {
 }
 
 func anyKey(crypto.PublicKey) bool { return true }
+
+// classical: COSE and images are signed with Ed25519 and ECDSA.
+func classical(pub crypto.PublicKey) bool { return !dsse.IsPostQuantum(pub) }
 
 // onlyEd25519: signed notes and trust bundle signatures are Ed25519.
 func onlyEd25519(pub crypto.PublicKey) bool { _, ok := pub.(ed25519.PublicKey); return ok }
@@ -209,7 +235,7 @@ func parseKeys(list string, keys []TrustKey, allowed func(crypto.PublicKey) bool
 			return nil, fw.Errorf(fw.Invalid, "%s lists key %s twice", list, k.ID.Hex())
 		}
 		if !allowed(pub) {
-			return nil, fw.Errorf(fw.Invalid, "%s has a key that is not Ed25519", list)
+			return nil, fw.Errorf(fw.Invalid, "%s has a key of a kind that does not belong there", list)
 		}
 		if k.NotBefore < 0 || k.NotAfter < 0 || k.NotAfter != 0 && k.NotAfter < k.NotBefore {
 			return nil, fw.Errorf(fw.Invalid, "%s: key %s ends before it begins", list, k.ID.Hex())
@@ -270,6 +296,17 @@ func (t *TrustBundle) TLSAnchors() []*x509.Certificate { return slices.Clone(t.a
 func (t *TrustBundle) ImageKeys(at int64) []crypto.PublicKey {
 	var keys []crypto.PublicKey
 	for _, k := range t.image {
+		if k.validAt(at) {
+			keys = append(keys, k.pub)
+		}
+	}
+	return keys
+}
+
+// StatementKeys returns the keys that may sign release statements at time at.
+func (t *TrustBundle) StatementKeys(at int64) []crypto.PublicKey {
+	var keys []crypto.PublicKey
+	for _, k := range t.stated {
 		if k.validAt(at) {
 			keys = append(keys, k.pub)
 		}

@@ -30,7 +30,7 @@ type Target struct {
 	ManifestDigest    fw.Digest
 	Publication       *fw.Publication
 	PublicationDigest fw.Digest
-	Envelopes         map[fw.Digest]int64 // size in bytes of each detached signature
+	Envelopes         map[fw.Digest]int64 // size in bytes of each detached signature, and of the release statement
 }
 
 // For returns the terms of a decision on stage i.
@@ -134,19 +134,28 @@ func loadTarget(q store.Queryer, id fw.ReleaseID, want fw.Digest) (*Target, erro
 		return nil, fw.Wrap(fw.Corrupt, err, "the stored publication cannot be read")
 	}
 	t.Envelopes = make(map[fw.Digest]int64)
-	for _, img := range t.Publication.Images {
-		if img.Envelope.IsZero() {
+	for _, d := range append(envelopes(t.Publication), t.Publication.Statement) {
+		if d.IsZero() {
 			continue
 		}
-		list, err := store.ArtifactsByDigest(q, img.Envelope)
+		list, err := store.ArtifactsByDigest(q, d)
 		if err != nil {
 			return nil, err
 		}
 		i := slices.IndexFunc(list, func(a store.Artifact) bool { return a.Release == id })
 		if i < 0 {
-			return nil, fw.Errorf(fw.Corrupt, "release %s names envelope %s, which is not on file", id, img.Envelope)
+			return nil, fw.Errorf(fw.Corrupt, "release %s names %s, which is not on file", id, d)
 		}
-		t.Envelopes[img.Envelope] = list[i].Size
+		t.Envelopes[d] = list[i].Size
 	}
 	return t, nil
+}
+
+// envelopes returns the detached signatures of p.
+func envelopes(p *fw.Publication) []fw.Digest {
+	out := make([]fw.Digest, 0, len(p.Images)+1)
+	for _, img := range p.Images {
+		out = append(out, img.Envelope)
+	}
+	return out
 }

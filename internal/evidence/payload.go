@@ -142,6 +142,23 @@ type Signed struct {
 	Decision  int64            `json:"decision"` // index of the key_use record
 }
 
+// Stated is the payload of release_stated.
+type Stated struct {
+	Release  fw.ReleaseID `json:"release"`
+	Envelope []byte       `json:"envelope"` // exact bytes of the release statement's DSSE envelope
+	Custody  string       `json:"custody"`
+	Uses     []StatedUse  `json:"uses"` // one for each signature, in order
+}
+
+// StatedUse is one key's part in a release statement.
+type StatedUse struct {
+	Key       fw.KeyName  `json:"key"`
+	KeyID     string      `json:"key_id"`
+	Algorithm string      `json:"algorithm"`
+	Permit    fw.PermitID `json:"permit"`
+	Decision  int64       `json:"decision"` // index of the key_use record
+}
+
 // Published is the payload of release_published.
 type Published struct {
 	Document []byte `json:"document"` // exact bytes of fw.Publication

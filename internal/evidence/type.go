@@ -29,6 +29,7 @@ const (
 	TypeReleaseProposed    Type = "release_proposed"    // release
 	TypeApproval           Type = "approval"            // the subject's
 	TypeReleaseSigned      Type = "release_signed"      // release, key: one image
+	TypeReleaseStated      Type = "release_stated"      // release, keys: the release statement was signed
 	TypeReleasePublished   Type = "release_published"   // release
 	TypeReleaseWithdrawn   Type = "release_withdrawn"   // release
 	TypeCampaignProposed   Type = "campaign_proposed"   // campaign, release
@@ -66,6 +67,7 @@ var Types = []Type{
 	TypeReleaseProposed,
 	TypeApproval,
 	TypeReleaseSigned,
+	TypeReleaseStated,
 	TypeReleasePublished,
 	TypeReleaseWithdrawn,
 	TypeCampaignProposed,

@@ -65,6 +65,7 @@ const (
 	RejectFromDigest      Reason = "from_digest"
 	RejectDowngrade       Reason = "image_downgrade"
 	RejectTrustBundle     Reason = "trust_bundle"
+	RejectStatement       Reason = "release_statement" // missing, not signed as required, or about something else
 )
 
 // Reasons why the server took an authorization back.

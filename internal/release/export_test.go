@@ -4,5 +4,6 @@ package release
 var (
 	Authorize = (*Service).authorize
 	SignAll   = (*Service).signAll
+	State     = (*Service).state
 	Commit    = (*Service).publish
 )

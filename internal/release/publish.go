@@ -45,7 +45,11 @@ func (s *Service) Publish(ctx context.Context, id fw.ReleaseID, actor fw.PersonI
 	if err != nil {
 		return store.Release{}, err
 	}
-	return s.publish(ctx, w, images, actor)
+	st, err := s.state(ctx, w, images, actor)
+	if err != nil {
+		return store.Release{}, err
+	}
+	return s.publish(ctx, w, images, st, actor)
 }
 
 // authorize records, for each component, the decision that its key may be
@@ -109,7 +113,7 @@ func (s *Service) approved(tx *store.Tx, row store.Release) (review.Quorum, erro
 
 // publish makes a release of the signed images, if it is still what was
 // signed and still approved.
-func (s *Service) publish(ctx context.Context, w *warrant, images []signedImage, actor fw.PersonID) (store.Release, error) {
+func (s *Service) publish(ctx context.Context, w *warrant, images []signedImage, st signedStatement, actor fw.PersonID) (store.Release, error) {
 	id := w.row.ID
 	var row store.Release
 	err := s.o.DB.Tx(ctx, func(tx *store.Tx) error {
@@ -131,7 +135,10 @@ func (s *Service) publish(ctx context.Context, w *warrant, images []signedImage,
 				return err
 			}
 		}
-		return s.recordPublished(tx, &row, images, actor)
+		if err := s.recordStated(tx, id, st, actor); err != nil {
+			return err
+		}
+		return s.recordPublished(tx, &row, images, st.digest, actor)
 	})
 	return row, err
 }
@@ -167,10 +174,10 @@ const (
 	ArtifactEnvelope = "envelope" // detached signature of a raw image
 )
 
-func (s *Service) recordPublished(tx *store.Tx, row *store.Release, images []signedImage, actor fw.PersonID) error {
+func (s *Service) recordPublished(tx *store.Tx, row *store.Release, images []signedImage, stated fw.Digest, actor fw.PersonID) error {
 	p := fw.Publication{
 		Type: fw.TypePublication, Release: row.ID, Product: row.Product, Version: row.Version,
-		Manifest: fw.DigestOf(row.Manifest), PublishedAt: tx.Now().Unix(),
+		Manifest: fw.DigestOf(row.Manifest), Statement: stated, PublishedAt: tx.Now().Unix(),
 	}
 	for _, g := range images {
 		p.Images = append(p.Images, g.image)

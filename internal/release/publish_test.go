@@ -74,7 +74,8 @@ func publishBoth(t *testing.T, w *world, p fw.ProductID) {
 
 	want := []evidence.Type{
 		evidence.TypeReleaseProposed, evidence.TypeApproval, evidence.TypeApproval, evidence.TypeKeyUse, evidence.TypeKeyUse,
-		evidence.TypeReleaseSigned, evidence.TypeReleaseSigned, evidence.TypeReleasePublished,
+		evidence.TypeKeyUse, evidence.TypeKeyUse, // of the statement
+		evidence.TypeReleaseSigned, evidence.TypeReleaseSigned, evidence.TypeReleaseStated, evidence.TypeReleasePublished,
 	}
 	stream := evidence.ReleaseStream(row.ID)
 	if diff := cmp.Diff(want, types(w.records(stream))); diff != "" {
@@ -209,15 +210,19 @@ func TestPublishingStandsOnWhatIsApprovedAtThatMoment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		stated, err := release.State(w.svc, t.Context(), warrant, images, "rita")
+		if err != nil {
+			t.Fatal(err)
+		}
 		// Edited and approved anew while the old bytes were being signed.
 		row, err = w.svc.Edit(t.Context(), row.ID, w.draft("1.0.1"), "rita")
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = release.Commit(w.svc, t.Context(), warrant, images, "rita")
+		_, err = release.Commit(w.svc, t.Context(), warrant, images, stated, "rita")
 		wantError(t, err, fw.Conflict, "in_review")
 		row = w.approve(row, "ann", "ben")
-		_, err = release.Commit(w.svc, t.Context(), warrant, images, "rita")
+		_, err = release.Commit(w.svc, t.Context(), warrant, images, stated, "rita")
 		wantError(t, err, fw.Conflict, "edited while")
 
 		// An approver who is gone does not count, approved or not.

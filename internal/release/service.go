@@ -25,6 +25,9 @@ type Options struct {
 	Approvers *review.Approvers
 	Approvals *review.Approvals
 
+	// StatementKeys sign release statements: a classical and an ML-DSA-65 key.
+	StatementKeys []fw.KeyName
+
 	// CampaignApproved is told, in the same transaction, that an approval of
 	// the plan or a stage of a campaign was recorded (campaign.Service.Approved).
 	CampaignApproved func(tx *store.Tx, id fw.CampaignID) error

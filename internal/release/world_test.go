@@ -58,10 +58,11 @@ func newWorld(tb testing.TB, url string) *world {
 	w.open()
 	tb.Cleanup(w.close)
 	for name, purpose := range map[fw.KeyName]fw.Purpose{
-		"image": fw.PurposeImage, "log": fw.PurposeLog, "roster-root": fw.PurposeRosterRoot,
+		"image": fw.PurposeImage, "log": fw.PurposeLog, "roster-root": fw.PurposeRosterRoot, "statement": fw.PurposeStatement,
 	} {
 		w.key(name, purpose, "")
 	}
+	w.key("statement-pq", fw.PurposeStatement, signer.MLDSA65)
 	w.openServices()
 	for _, p := range []fw.PersonID{"root", "rita", "ann", "ben", "cleo"} {
 		w.person(p)
@@ -102,7 +103,8 @@ func (w *world) openServices() {
 	w.approvers = review.NewApprovers(review.Options{DB: w.db, Ledger: w.ledger, Signer: w.signer, Keystore: w.keystore})
 	w.svc = release.New(release.Options{
 		DB: w.db, Ledger: w.ledger, Blobs: w.blobs, Signer: w.signer, Keystore: w.keystore,
-		Approvers: w.approvers, Approvals: review.NewApprovals(w.ledger, w.approvers),
+		StatementKeys: []fw.KeyName{"statement", "statement-pq"},
+		Approvers:     w.approvers, Approvals: review.NewApprovals(w.ledger, w.approvers),
 		CampaignApproved: func(_ *store.Tx, id fw.CampaignID) error {
 			w.told = append(w.told, id)
 			return nil

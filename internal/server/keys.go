@@ -2,16 +2,17 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"time"
 
 	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/config"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/ledger"
 	"github.com/writ-project/writ/internal/signer"
+	"github.com/writ-project/writ/internal/statement"
 	"github.com/writ-project/writ/internal/store"
 )
 
@@ -22,17 +23,26 @@ const (
 	DeviceCAKeyName      fw.KeyName = "device-ca"
 	RootKeyName          fw.KeyName = "root"
 	ImageKeyName         fw.KeyName = "image"
+
+	StatementKeyName            fw.KeyName = "statement"
+	StatementPostQuantumKeyName fw.KeyName = "statement-pq"
 )
 
+// statementKeys sign release statements.
+var statementKeys = []fw.KeyName{StatementKeyName, StatementPostQuantumKeyName}
+
 var firstKeys = []struct {
-	name    fw.KeyName
-	purpose fw.Purpose
+	name      fw.KeyName
+	purpose   fw.Purpose
+	algorithm signer.Algorithm // empty: the purpose's default
 }{
-	{LogKeyName, fw.PurposeLog},
-	{AuthorizationKeyName, fw.PurposeAuthorization},
-	{DeviceCAKeyName, fw.PurposeDeviceCA},
-	{RootKeyName, fw.PurposeRosterRoot},
-	{ImageKeyName, fw.PurposeImage},
+	{LogKeyName, fw.PurposeLog, ""},
+	{AuthorizationKeyName, fw.PurposeAuthorization, ""},
+	{DeviceCAKeyName, fw.PurposeDeviceCA, ""},
+	{RootKeyName, fw.PurposeRosterRoot, ""},
+	{ImageKeyName, fw.PurposeImage, ""},
+	{StatementKeyName, fw.PurposeStatement, ""},
+	{StatementPostQuantumKeyName, fw.PurposeStatement, signer.MLDSA65},
 }
 
 // custody is how the embedded server keeps keys.
@@ -53,7 +63,7 @@ func openKeys(ctx context.Context, c *config.Config) (*signer.Keystore, *signer.
 		} else if fw.KindOf(err) != fw.NotFound {
 			return nil, nil, err
 		}
-		if _, err := ks.Create(ctx, k.name, k.purpose, "", time.Now()); err != nil {
+		if _, err := ks.Create(ctx, k.name, k.purpose, k.algorithm, time.Now()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -70,7 +80,7 @@ func (s *Server) CreateKey(ctx context.Context, name fw.KeyName, purpose fw.Purp
 	if err := s.recordKeys(ctx, string(actor)); err != nil {
 		return info, err
 	}
-	if purpose == fw.PurposeImage || purpose == fw.PurposeAuthorization {
+	if purpose == fw.PurposeImage || purpose == fw.PurposeAuthorization || purpose == fw.PurposeStatement {
 		return info, s.updateTrust(ctx, string(actor))
 	}
 	return info, nil
@@ -92,7 +102,7 @@ func (s *Server) recordKeys(ctx context.Context, actor string) error {
 			if err != nil {
 				return err
 			}
-			der, err := x509.MarshalPKIXPublicKey(pub)
+			der, err := dsse.MarshalPublicKey(pub)
 			if err != nil {
 				return fw.Wrap(fw.Corrupt, err, "key %s cannot be encoded", k.Name)
 			}
@@ -134,6 +144,8 @@ func (s *Server) trustDocument() (authz.TrustDocument, error) {
 			d.AuthorizationKeys = append(d.AuthorizationKeys, t)
 		case fw.PurposeImage:
 			d.ImageKeys = append(d.ImageKeys, t)
+		case fw.PurposeStatement:
+			d.StatementKeys = append(d.StatementKeys, t)
 		case fw.PurposeLog:
 			d.LogKeys = append(d.LogKeys, authz.LogKey{Origin: s.Ledger.Origin(), TrustKey: t})
 		case fw.PurposeDeviceCA:
@@ -142,6 +154,7 @@ func (s *Server) trustDocument() (authz.TrustDocument, error) {
 	}
 	ca := s.Authority.CA().Raw
 	d.DeviceCAs, d.TLSAnchors = [][]byte{ca}, [][]byte{ca}
+	d.Statement = statement.NeedBoth
 	return d, nil
 }
 

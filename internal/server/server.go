@@ -141,6 +141,7 @@ func (s *Server) wire(ctx context.Context) error {
 	s.Releases = release.New(release.Options{
 		DB: s.DB, Ledger: s.Ledger, Blobs: s.Blobs, Signer: s.Signer, Keystore: s.Keystore, Approvals: s.Approvals, Approvers: s.Approvers,
 		CampaignApproved: s.Campaigns.Approved, StageDocument: campaign.StageDocument, Changed: s.productChanged, MaxUpload: c.MaxUpload,
+		StatementKeys: statementKeys,
 	})
 	s.Updates = update.New(update.Options{
 		DB: s.DB, Ledger: s.Ledger, Signer: s.Signer, Key: AuthorizationKeyName, Issuer: c.Name,

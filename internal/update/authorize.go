@@ -70,6 +70,9 @@ func (s *Service) deliver(r *authz.CheckInReply, a *store.Authorization, t *camp
 		return err
 	}
 	r.Action = authz.ActionUpdate
+	if d := t.Publication.Statement; !d.IsZero() {
+		r.Artifacts = append(r.Artifacts, authz.Artifact{Digest: d, Size: t.Envelopes[d], Path: ArtifactPath(d), Component: fw.MainComponent, Kind: authz.ArtifactStatement})
+	}
 	for _, img := range t.Publication.Images {
 		r.Artifacts = append(r.Artifacts, authz.Artifact{Digest: img.Digest, Size: img.Size, Path: ArtifactPath(img.Digest), Component: img.Component, Kind: authz.ArtifactImage})
 		if img.Envelope.IsZero() {

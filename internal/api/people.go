@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/pem"
 	"net/http"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/writ-project/writ/apitypes"
 	"github.com/writ-project/writ/internal/access"
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/signer"
 	"github.com/writ-project/writ/internal/store"
@@ -69,7 +69,7 @@ func keyOf(k signer.KeyInfo) (apitypes.Key, error) {
 	if err != nil {
 		return apitypes.Key{}, err
 	}
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := dsse.MarshalPublicKey(pub)
 	if err != nil {
 		return apitypes.Key{}, fw.Wrap(fw.Corrupt, err, "key %s cannot be encoded", k.Name)
 	}

@@ -13,12 +13,13 @@ import (
 
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/mcuboot"
+	"github.com/writ-project/writ/internal/image/minisign"
 	"github.com/writ-project/writ/internal/image/raw"
 )
 
 // All returns every format in detection order.
 func All() []image.Format {
-	return []image.Format{mcuboot.Format{}, raw.Format{}}
+	return []image.Format{mcuboot.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
 }
 
 // ForName returns the format with that name.

@@ -3,6 +3,7 @@ package mcuboot
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -99,15 +100,23 @@ func TestSignWritesWhatImgtoolWrites(t *testing.T) {
 		{"p256.bin", "ecdsa-p256", image.SignOptions{Version: "1.2.3+4", SlotSize: 0x40000}},
 		{"p256-seccnt.bin", "ecdsa-p256", image.SignOptions{Version: "1.2.3+4", SecurityCounter: new(uint64(7)), HeaderSize: 0x200}},
 		{"ed25519.bin", "ed25519", image.SignOptions{Version: "1.2.3+4"}},
-		// Re-signing these keeps everything, custom and dependency TLVs too.
-		{"p256-full.bin", "ecdsa-p256", image.SignOptions{Version: "1.2.3+4", Vendor: "example.com", Hardware: []string{"board-a"}}},
+		{"rsa2048.bin", "rsa-2048", image.SignOptions{Version: "1.2.3+4"}},
+		{"p256-pubkey.bin", "ecdsa-p256", withLayout("1.2.3+4", `{"key": "full"}`)},
+		{"p256-full.bin", "ecdsa-p256", image.SignOptions{
+			Version: "1.2.3+4", SecurityCounter: new(uint64(0x01020003)), Vendor: "example.com", Hardware: []string{"board-a"},
+			Layout: []byte(`{
+				"boot_record": "APP",
+				"dependencies": [{"image": 1, "version": "2.0.0+5"}, {"image": 2, "version": "0.1.0"}],
+				"tlvs": [{"type": "0xa0", "data": "deadbeef"}, {"type": "0x00a1", "data": "68656c6c6f"}]
+			}`),
+		}},
 	} {
 		t.Run(tc.golden, func(t *testing.T) {
 			want := sample(t, tc.golden)
 			key := replay{publicKey(t, tc.key), lastTLV(t, want)}
-			inputs := map[string][]byte{"re-signed": want, "re-signed padded": append(bytes.Clone(want), bytes.Repeat([]byte{0xff}, 100)...)}
-			if tc.golden != "p256-full.bin" {
-				inputs["created"] = sample(t, "payload.bin")
+			inputs := map[string][]byte{
+				"created": sample(t, "payload.bin"), "re-signed": want,
+				"re-signed padded": append(bytes.Clone(want), bytes.Repeat([]byte{0xff}, 100)...),
 			}
 			if tc.opt.SecurityCounter == nil && tc.opt.Vendor == "" {
 				inputs["unsigned"] = sample(t, "nosig.bin")
@@ -118,6 +127,47 @@ func TestSignWritesWhatImgtoolWrites(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The recipient's private key was not kept, so the ciphertext cannot be compared.
+// All else must be equal, and the signature that is replayed is over the digest
+// of what we encrypt.
+func TestSignEncryptsWhatImgtoolEncrypted(t *testing.T) {
+	want := sample(t, "p256-enc128.bin")
+	l, err := parse(t.Context(), bytes.NewReader(want), int64(len(want)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipient := newRecipient(t, ecdh.P256())
+	got := mustSign(t, sample(t, "payload.bin"), replay{publicKey(t, "ecdsa-p256"), l.tlvs[2].data}, withLayout("1.2.3+4", encryptTo(t, recipient, 128, "")))
+	wrapped := int(l.tlvs[3].off) + tlvHeadSize
+	for _, b := range [][]byte{got, want} {
+		clear(b[l.hdrSize : l.hdrSize+l.imgSize])
+		clear(b[wrapped : wrapped+65+32+16])
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("differs (-imgtool +writ):\n%s", d)
+	}
+}
+
+func TestInspectShowsDetails(t *testing.T) {
+	for file, want := range map[string]Details{
+		"p256.bin": {Hash: "sha256", HeaderSize: 512, PayloadSize: 4099},
+		"p256-enc128.bin": {
+			Hash: "sha256", HeaderSize: 512, PayloadSize: 4112,
+			Flags: []string{"encrypted_aes128"}, Encryption: &Cipher{"aes-128-ctr", "ecies-p256"},
+		},
+		"p256-full.bin": {
+			Hash: "sha256", HeaderSize: 512, PayloadSize: 4099,
+			Dependencies: []Dependency{{1, "2.0.0+5"}, {2, "0.1.0"}},
+			BootRecord:   &BootRecord{Type: "APP", Version: "1.2.3", Hash: "SHA256", Signer: "b0851c991e7e07627564d5aedc8f060ba936194097696135be93c27c59346412"},
+			TLVs:         []OtherTLV{{"0x00a0", 4, "deadbeef"}, {"0x00a1", 5, "68656c6c6f"}},
+		},
+	} {
+		if d := cmp.Diff(want, details(t, sample(t, file))); d != "" {
+			t.Errorf("%s (-want +got):\n%s", file, d)
+		}
 	}
 }
 

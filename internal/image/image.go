@@ -77,7 +77,7 @@ type Format interface {
 }
 
 // PrefixSize is how many bytes Detect is shown.
-const PrefixSize = 64
+const PrefixSize = 512
 
 // Info is what an image says about itself.
 type Info struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/hex"
 	"fmt"
 	"hash"
 	"io"
@@ -140,7 +141,7 @@ func readDescription(b []byte) (*description, error) {
 	if len(b) < descSize {
 		return nil, fmt.Errorf("the segment has %d bytes, want at least %d: %w", len(b), descSize, image.ErrTruncated)
 	}
-	d := &description{secureVersion: le.Uint32(b[4:]), elfSHA: fmt.Sprintf("%x", b[144:176])}
+	d := &description{secureVersion: le.Uint32(b[4:]), elfSHA: hex.EncodeToString(b[144:176])}
 	for _, f := range []struct {
 		name     string
 		from, to int

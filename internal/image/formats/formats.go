@@ -12,6 +12,7 @@ import (
 	"io"
 
 	"github.com/writ-project/writ/internal/image"
+	"github.com/writ-project/writ/internal/image/esp"
 	"github.com/writ-project/writ/internal/image/mcuboot"
 	"github.com/writ-project/writ/internal/image/minisign"
 	"github.com/writ-project/writ/internal/image/raw"
@@ -19,7 +20,7 @@ import (
 
 // All returns every format in detection order.
 func All() []image.Format {
-	return []image.Format{mcuboot.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
+	return []image.Format{mcuboot.Format{}, esp.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
 }
 
 // ForName returns the format with that name.

@@ -93,6 +93,10 @@ func TestFormatsHaveNames(t *testing.T) {
 	}
 }
 
+// finishedOnly are the formats that sign images which their own tools built, and
+// no plain binary. Their packages test how much memory that takes.
+var finishedOnly = map[string]bool{"esp": true}
+
 // zeros is an endless file.
 type zeros struct{}
 
@@ -119,6 +123,12 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		res, err := f.Sign(t.Context(), out, zeros{}, size, key, image.SignOptions{Version: "1.0.0"})
+		if finishedOnly[f.Name()] {
+			if _, ok := image.ReasonOf(err); !ok {
+				t.Errorf("%s: signing zeros: got %v, want a refusal", f.Name(), err)
+			}
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

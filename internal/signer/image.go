@@ -21,11 +21,11 @@ const maxDocument = 1 << 20
 
 // ApprovalEvidence is what shows that people approved a document.
 type ApprovalEvidence struct {
-	Document  []byte // the exact bytes approved: a fw.Manifest
-	Approvals []approval.Approval
-	Roster    []byte // DSSE envelope; see Signer.AdoptRoster for which versions are taken
-	Need      int    // at least Options.MinApprovals
-	Proposer  fw.PersonID
+	Document  []byte              `json:"document"` // the exact bytes approved: a fw.Manifest
+	Approvals []approval.Approval `json:"approvals"`
+	Roster    []byte              `json:"roster"` // DSSE envelope; see Signer.AdoptRoster for which versions are taken
+	Need      int                 `json:"need"`   // at least Options.MinApprovals
+	Proposer  fw.PersonID         `json:"proposer"`
 }
 
 // ImageRequest asks for one image of an approved release to be signed. The
@@ -37,8 +37,8 @@ type ImageRequest struct {
 	Input     io.ReaderAt
 	Output    io.Writer // what was written before an error is worthless
 
-	// Options is for the layout only. Version, SecurityCounter, Product and
-	// Hardware must be zero: they are taken from the approved manifest.
+	// Options is for what no manifest says. Version, SecurityCounter, Product,
+	// Hardware and Layout must be zero: they are taken from the manifest.
 	Options image.SignOptions
 	At      time.Time
 }
@@ -50,19 +50,25 @@ func (s *Signer) SignImage(ctx context.Context, p *Permit, req ImageRequest) (im
 	if err != nil {
 		return image.SignResult{}, err
 	}
-	manifest, err := s.checkApprovals(req.Evidence, req.At)
+	manifest, quorum, err := s.checkApprovals(req.Evidence, req.At)
 	if err != nil {
 		return image.SignResult{}, err
 	}
-	c, err := checkComponent(manifest, req, grant)
+	if req.Format == nil || req.Input == nil || req.Output == nil {
+		return image.SignResult{}, fw.Errorf(fw.Invalid, "a request to sign an image names its format, input and output")
+	}
+	c, err := checkComponent(manifest, req.Component, grant)
 	if err != nil {
 		return image.SignResult{}, err
+	}
+	if c.Format != req.Format.Name() {
+		return image.SignResult{}, fw.Errorf(fw.Forbidden, "the approved manifest names format %q, not %q", c.Format, req.Format.Name())
 	}
 	opt := req.Options
-	if opt.Version != "" || opt.SecurityCounter != nil || opt.Product != "" || opt.Hardware != nil {
-		return image.SignResult{}, fw.Errorf(fw.Invalid, "version, security counter, product and hardware of an image come from its manifest")
+	if opt.Version != "" || opt.SecurityCounter != nil || opt.Product != "" || opt.Hardware != nil || opt.Layout != nil {
+		return image.SignResult{}, fw.Errorf(fw.Invalid, "version, security counter, product, hardware and layout of an image come from its manifest")
 	}
-	opt.Version, opt.SecurityCounter, opt.Product = manifest.Version, &c.SecurityCounter, string(manifest.Product)
+	opt.Version, opt.SecurityCounter, opt.Product, opt.Layout = manifest.Version, &c.SecurityCounter, string(manifest.Product), c.Layout
 	for _, h := range manifest.Hardware {
 		opt.Hardware = append(opt.Hardware, string(h))
 	}
@@ -80,7 +86,11 @@ func (s *Signer) SignImage(ctx context.Context, p *Permit, req ImageRequest) (im
 	if err != nil {
 		return image.SignResult{}, err
 	}
-	return res, s.recordOutput(p, res.SHA256, req.At)
+	return res, s.journal.Append(Entry{
+		Kind: EntrySigned, At: req.At.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
+		Output: res.SHA256, Document: fw.DigestOf(req.Evidence.Document), Component: c.Name, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm,
+		Custody: s.opt.Custody, Approvals: quorum.Counted, Provenance: manifest.Provenance, By: grant.By,
+	})
 }
 
 // sign runs the format's encoder with a key that lasts as long as the call.
@@ -97,34 +107,36 @@ func (k ImageKey) sign(ctx context.Context, req ImageRequest, input *pinned, opt
 	return res, nil
 }
 
-// checkApprovals returns the manifest in e if enough people approved it.
-func (s *Signer) checkApprovals(e ApprovalEvidence, at time.Time) (fw.Manifest, error) {
+// checkApprovals returns the manifest in e, and who approved it, if enough
+// people did.
+func (s *Signer) checkApprovals(e ApprovalEvidence, at time.Time) (fw.Manifest, approval.Result, error) {
+	var none approval.Result
 	roster, err := s.openRoster(e.Roster)
 	if err != nil {
-		return fw.Manifest{}, err
+		return fw.Manifest{}, none, err
 	}
 	if err := s.adopt(roster, at); err != nil {
-		return fw.Manifest{}, err
+		return fw.Manifest{}, none, err
 	}
 	if e.Need < s.opt.MinApprovals {
-		return fw.Manifest{}, fw.Errorf(fw.Forbidden, "this signer needs at least %d approvals and was asked to accept %d", s.opt.MinApprovals, e.Need)
+		return fw.Manifest{}, none, fw.Errorf(fw.Forbidden, "this signer needs at least %d approvals and was asked to accept %d", s.opt.MinApprovals, e.Need)
 	}
 	manifest, err := parseManifest(e.Document)
 	if err != nil {
-		return fw.Manifest{}, err
+		return fw.Manifest{}, none, err
 	}
 	if manifest.ProposedBy != e.Proposer {
-		return fw.Manifest{}, fw.Errorf(fw.Forbidden, "the manifest was proposed by %q, not %q", manifest.ProposedBy, e.Proposer)
+		return fw.Manifest{}, none, fw.Errorf(fw.Forbidden, "the manifest was proposed by %q, not %q", manifest.ProposedBy, e.Proposer)
 	}
 	res := approval.Quorum(e.Document, e.Approvals, roster, e.Need, manifest.ProposedBy)
 	if res.Met() {
-		return manifest, nil
+		return manifest, res, nil
 	}
 	var why strings.Builder
 	for _, r := range res.Rejected {
 		fmt.Fprintf(&why, "; %s: %s", r.Person, r.Reason)
 	}
-	return fw.Manifest{}, fw.Errorf(fw.Forbidden, "%d of %d needed approvals%s", len(res.Counted), res.Need, why.String())
+	return fw.Manifest{}, none, fw.Errorf(fw.Forbidden, "%d of %d needed approvals%s", len(res.Counted), res.Need, why.String())
 }
 
 func parseManifest(b []byte) (fw.Manifest, error) {
@@ -141,15 +153,12 @@ func parseManifest(b []byte) (fw.Manifest, error) {
 	return m, nil
 }
 
-// checkComponent finds the one component of m that grant and req mean.
-func checkComponent(m fw.Manifest, req ImageRequest, grant Grant) (fw.ManifestComponent, error) {
-	if req.Format == nil || req.Input == nil || req.Output == nil {
-		return fw.ManifestComponent{}, fw.Errorf(fw.Invalid, "a request to sign an image names its format, input and output")
-	}
-	match := func(c fw.ManifestComponent) bool { return c.Name == req.Component }
+// checkComponent finds the one component of m that grant means.
+func checkComponent(m fw.Manifest, name fw.ComponentName, grant Grant) (fw.ManifestComponent, error) {
+	match := func(c fw.ManifestComponent) bool { return c.Name == name }
 	i := slices.IndexFunc(m.Components, match)
 	if i < 0 || slices.ContainsFunc(m.Components[i+1:], match) {
-		return fw.ManifestComponent{}, fw.Errorf(fw.Forbidden, "the approved manifest does not have exactly one component %q", req.Component)
+		return fw.ManifestComponent{}, fw.Errorf(fw.Forbidden, "the approved manifest does not have exactly one component %q", name)
 	}
 	c := m.Components[i]
 	switch {
@@ -157,8 +166,6 @@ func checkComponent(m fw.Manifest, req ImageRequest, grant Grant) (fw.ManifestCo
 		return c, fw.Errorf(fw.Forbidden, "the permit is for image %s and the approved manifest names %s", grant.Subject, c.InputDigest)
 	case c.Key != grant.Key:
 		return c, fw.Errorf(fw.Forbidden, "the permit is for key %q and the approved manifest names %q", grant.Key, c.Key)
-	case c.Format != req.Format.Name():
-		return c, fw.Errorf(fw.Forbidden, "the approved manifest names format %q, not %q", c.Format, req.Format.Name())
 	case c.InputSize <= 0:
 		return c, fw.Errorf(fw.Invalid, "the approved manifest gives component %s a size of %d", c.Name, c.InputSize)
 	}

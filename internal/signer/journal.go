@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/writ-project/writ/internal/approval"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -22,6 +23,7 @@ const (
 	EntryRedeemed EntryKind = "redeemed" // a permit was redeemed; fsynced before the key is used
 	EntrySigned   EntryKind = "signed"   // what came of it
 	EntryRoster   EntryKind = "roster"   // a roster was adopted
+	EntryRefused  EntryKind = "refused"  // somebody asked for what was not allowed
 )
 
 // Entry is one line of the journal.
@@ -37,6 +39,19 @@ type Entry struct {
 	Evidence int64       `json:"evidence"`
 	Output   fw.Digest   `json:"output,omitzero"`  // signed: of what came out
 	Roster   []byte      `json:"roster,omitempty"` // roster: the document
+
+	// Of signed and refused, as far as they are known.
+	Document   fw.Digest          `json:"document,omitzero"` // of the approved manifest, or of the trust bundle
+	Component  fw.ComponentName   `json:"component,omitempty"`
+	KeyID      string             `json:"key_id,omitempty"`
+	Algorithm  Algorithm          `json:"algorithm,omitempty"`
+	Custody    string             `json:"custody,omitempty"`
+	Approvals  []approval.Counted `json:"approvals,omitempty"`
+	Provenance fw.Digest          `json:"provenance,omitzero"`
+	By         fw.PersonID        `json:"by,omitempty"`    // who asked, as the server says
+	Trust      int64              `json:"trust,omitempty"` // version of the trust bundle
+	Reason     string             `json:"reason,omitempty"`
+	Count      int                `json:"count,omitempty"` // refused: more of them that have no line of their own
 }
 
 // maxLine bounds a journal line; a roster is up to 1 MiB, base64 adds a third.
@@ -54,8 +69,25 @@ type Journal struct {
 	seq    int64
 	head   fw.Digest
 	used   map[fw.PermitID]bool
-	roster []byte // document of the last one adopted
+	roster []byte             // document of the last one adopted
+	made   map[fw.Digest]bool // see madeOf
+	trust  trustHead
 	broken error
+}
+
+// trustHead is the newest version of the trust bundle that was signed, and the
+// documents of that version: after a crash there can be two.
+type trustHead struct {
+	version int64
+	digests []fw.Digest
+}
+
+// madeOf names an image by what it was made for: a manifest, one component of
+// it, and the digest of what came out.
+func madeOf(manifest fw.Digest, component fw.ComponentName, output fw.Digest) fw.Digest {
+	b := make([]byte, 0, 128)
+	b = append(append(b, manifest[:]...), output[:]...)
+	return fw.DigestOf(append(b, component...))
 }
 
 // OpenJournal opens or makes the journal at path and checks all of it. An
@@ -67,7 +99,7 @@ func OpenJournal(path string) (*Journal, error) {
 	if err != nil {
 		return nil, fw.Wrap(fw.Unavailable, err, "cannot open the signing journal %s: check its owner and permissions", path)
 	}
-	j := &Journal{path: path, f: f, used: map[fw.PermitID]bool{}}
+	j := &Journal{path: path, f: f, used: map[fw.PermitID]bool{}, made: map[fw.Digest]bool{}}
 	if err := j.open(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -147,12 +179,22 @@ func (j *Journal) apply(e Entry, line []byte) {
 	case EntryRoster:
 		j.roster = e.Roster
 	case EntrySigned:
+		if e.Component != "" {
+			j.made[madeOf(e.Document, e.Component, e.Output)] = true
+		}
+		if e.Trust > j.trust.version {
+			j.trust = trustHead{version: e.Trust}
+		}
+		if e.Trust > 0 && e.Trust == j.trust.version {
+			j.trust.digests = append(j.trust.digests, e.Document)
+		}
+	case EntryRefused:
 	}
 }
 
-// Append adds e, giving it its place in the chain. Entries other than
-// EntrySigned are on disk when it returns. A permit is redeemed once: the
-// second time is a conflict.
+// Append adds e, giving it its place in the chain. Entries that something
+// depends on, redeemed and roster, are on disk when it returns. A permit is
+// redeemed once: the second time is a conflict.
 func (j *Journal) Append(e Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -167,7 +209,7 @@ func (j *Journal) Append(e Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := j.write(append(line, '\n'), e.Kind != EntrySigned); err != nil {
+	if err := j.write(append(line, '\n'), e.Kind == EntryRedeemed || e.Kind == EntryRoster); err != nil {
 		return fw.Wrap(fw.Unavailable, err, "cannot write the signing journal %s, so nothing was signed: check free space and permissions", j.path)
 	}
 	j.apply(e, line)
@@ -201,6 +243,26 @@ func (j *Journal) Head() (int64, fw.Digest) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.seq, j.head
+}
+
+// Used reports whether a permit was redeemed.
+func (j *Journal) Used(p fw.PermitID) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.used[p]
+}
+
+// hasMade reports whether output was signed for a component of a manifest.
+func (j *Journal) hasMade(manifest fw.Digest, component fw.ComponentName, output fw.Digest) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.made[madeOf(manifest, component, output)]
+}
+
+func (j *Journal) lastTrust() trustHead {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.trust
 }
 
 // Roster returns the document of the roster adopted last; nil if none was.

@@ -26,6 +26,7 @@ type Grant struct {
 	Subject  fw.Digest // SHA-256 of exactly what may be signed; each operation says of what
 	Evidence int64     // index of the decision record in the log
 	Verdict  Verdict
+	By       fw.PersonID // who asked, for the journal; no part of the permit's id
 }
 
 // Permit is the right to use one key once on one subject. Only [Signer.Mint]

@@ -14,18 +14,18 @@ import (
 // permit's subject is the document's digest. The roster must follow the one
 // adopted last.
 func (s *Signer) SignRoster(p *Permit, document []byte, at time.Time) ([]byte, error) {
-	return s.seal(p, approval.RosterPayloadType, document, at, func() error {
+	return s.seal(p, approval.RosterPayloadType, document, at, func() (int64, error) {
 		roster, err := approval.ParseRoster(document)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		prev, err := s.lastRoster()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		return roster.Follows(prev)
+		return 0, roster.Follows(prev)
 	})
 }
 
@@ -33,10 +33,16 @@ func (s *Signer) SignRoster(p *Permit, document []byte, at time.Time) ([]byte, e
 // (payload type authz.TrustBundlePayloadType). The permit's subject is the
 // document's digest.
 func (s *Signer) SignTrustBundle(p *Permit, document []byte, at time.Time) ([]byte, error) {
-	return s.seal(p, authz.TrustBundlePayloadType, document, at, func() error { return nil })
+	return s.seal(p, authz.TrustBundlePayloadType, document, at, func() (int64, error) {
+		var doc authz.TrustDocument
+		err := dsse.Decode(document, &doc)
+		return doc.Version, err
+	})
 }
 
-func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Time, check func() error) ([]byte, error) {
+// seal signs document if check has nothing against it; check returns the
+// version of a trust bundle.
+func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Time, check func() (int64, error)) ([]byte, error) {
 	grant, k, err := s.redeem(p, fw.PurposeRosterRoot)
 	if err != nil {
 		return nil, err
@@ -44,7 +50,8 @@ func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Ti
 	if fw.DigestOf(document) != grant.Subject {
 		return nil, fw.Errorf(fw.Forbidden, "permit %s is for another document", p.id)
 	}
-	if err := check(); err != nil {
+	trust, err := check()
+	if err != nil {
 		return nil, err
 	}
 	if err := s.record(p, at); err != nil {
@@ -54,7 +61,11 @@ func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Ti
 	if err != nil {
 		return nil, err
 	}
-	return env, s.recordOutput(p, fw.DigestOf(env), at)
+	return env, s.journal.Append(Entry{
+		Kind: EntrySigned, At: at.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
+		Output: fw.DigestOf(env), Document: grant.Subject, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm, Custody: s.opt.Custody,
+		By: grant.By, Trust: trust,
+	})
 }
 
 func (k RosterRootKey) seal(payloadType string, document []byte) ([]byte, error) {
@@ -74,8 +85,19 @@ func (s *Signer) AdoptRoster(envelope []byte, at time.Time) error {
 	return s.adopt(roster, at)
 }
 
-// openRoster checks an envelope against the active roster root keys.
+// Roots are the keys that sign rosters and trust bundles, of which Threshold
+// must sign.
+type Roots struct {
+	Keys      []ed25519.PublicKey
+	Threshold int
+}
+
+// openRoster checks an envelope against the roots, or without any against the
+// active roster root keys.
 func (s *Signer) openRoster(envelope []byte) (*approval.Roster, error) {
+	if r := s.opt.Roots; r != nil {
+		return approval.OpenRosterBy(envelope, r.Keys, r.Threshold)
+	}
 	roots := s.ks.roots()
 	if len(roots) == 0 {
 		return nil, fw.Errorf(fw.Conflict, "there is no roster root key: create one, or put the %s file of an offline one into the key directory", publicSuffix)

@@ -19,7 +19,21 @@ type Options struct {
 	// MinApprovals is the smallest quorum the signer accepts for an image,
 	// whatever the caller asks for; 0 means 1.
 	MinApprovals int
+
+	// Roots signs rosters: a threshold of these keys. Nil means any one active
+	// roster root key of the key store.
+	Roots *Roots
+
+	// Custody says in the journal where the keys are; empty means
+	// [CustodyEmbedded].
+	Custody string
 }
+
+// Where a key is kept, as evidence says it.
+const (
+	CustodyEmbedded = "embedded-file" // in the server's own process
+	CustodyRemote   = "remote"        // in a writ-signer process, files encrypted with age
+)
 
 // Signer redeems permits. It is safe for concurrent use.
 type Signer struct {
@@ -40,6 +54,9 @@ func Open(ks *Keystore, opt Options) (*Signer, error) {
 	}
 	if opt.MinApprovals <= 0 {
 		opt.MinApprovals = 1
+	}
+	if opt.Custody == "" {
+		opt.Custody = CustodyEmbedded
 	}
 	j, err := OpenJournal(opt.Journal)
 	if err != nil {

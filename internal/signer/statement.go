@@ -10,7 +10,8 @@ import (
 
 // SignStatement signs an encoded release statement and returns its envelope,
 // with the signature of the permit's key. The permit's subject is the
-// statement's digest. The statement must say what e's approved manifest says.
+// statement's digest. The statement must say what e's approved manifest says, of
+// images that this signer made of it.
 func (s *Signer) SignStatement(p *Permit, document []byte, e ApprovalEvidence, at time.Time) ([]byte, error) {
 	grant, k, err := s.redeem(p, fw.PurposeStatement)
 	if err != nil {
@@ -23,10 +24,14 @@ func (s *Signer) SignStatement(p *Permit, document []byte, e ApprovalEvidence, a
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.checkApprovals(e, at); err != nil {
+	manifest, quorum, err := s.checkApprovals(e, at)
+	if err != nil {
 		return nil, err
 	}
 	if err := st.Matches(e.Document); err != nil {
+		return nil, err
+	}
+	if err := s.checkImages(&st, &manifest, fw.DigestOf(e.Document)); err != nil {
 		return nil, err
 	}
 	if err := s.record(p, at); err != nil {
@@ -36,7 +41,24 @@ func (s *Signer) SignStatement(p *Permit, document []byte, e ApprovalEvidence, a
 	if err != nil {
 		return nil, err
 	}
-	return env, s.recordOutput(p, fw.DigestOf(env), at)
+	return env, s.journal.Append(Entry{
+		Kind: EntrySigned, At: at.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
+		Output: fw.DigestOf(env), Document: fw.DigestOf(e.Document), KeyID: k.info.KeyID, Algorithm: k.info.Algorithm,
+		Custody: s.opt.Custody, Approvals: quorum.Counted, Provenance: manifest.Provenance, By: grant.By,
+	})
+}
+
+// checkImages holds every image that a statement names against the journal:
+// this signer made it for this manifest, or it is the very file that was
+// approved. Else an approved manifest could vouch for any image.
+func (s *Signer) checkImages(st *statement.Statement, m *fw.Manifest, document fw.Digest) error {
+	for _, c := range m.Components {
+		_, digest, ok := st.Image(c.Name)
+		if !ok || digest != c.InputDigest && !s.journal.hasMade(document, c.Name, digest) {
+			return fw.Errorf(fw.Forbidden, "the statement names image %s for component %s, which this signer did not make of what was approved", digest, c.Name)
+		}
+	}
+	return nil
 }
 
 func (k StatementKey) seal(document []byte) ([]byte, error) {

@@ -39,13 +39,15 @@ var layers = []struct {
 }
 
 // testOnly packages may import anything and ship in nothing.
-var testOnly = []string{"internal/fwtest", "internal/arch"}
+var testOnly = []string{"internal/fwtest", "internal/fwtest/cmstest", "internal/arch"}
 
 // sameLayer lists the imports allowed within one layer. Each needs a reason.
 var sameLayer = []struct{ from, to, why string }{
 	{"internal/authz", "internal/statement", "a trust bundle says which release statements a device wants"},
 	{"internal/image/*", "internal/image", "the formats implement its Format"},
 	{"internal/image/formats", "internal/image/*", "it is the list of formats"},
+	{"internal/image/swu", "internal/image/cms", "its signature is CMS"},
+	{"internal/image/rauc", "internal/image/cms", "its signature is CMS"},
 	{"internal/api", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/console", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/proto/*", "internal/httpd", "handlers, limits and problems are shared"},

@@ -22,6 +22,9 @@ const (
 	ErrUnknownKey ReasonError = "unknown_key"
 	// ErrBadSignature means a signature names a given key and is not by it.
 	ErrBadSignature ReasonError = "bad_signature"
+	// ErrWrongPurpose means a signature or certificate that is good, for
+	// something other than signing updates.
+	ErrWrongPurpose ReasonError = "wrong_purpose"
 	// ErrEncrypted means the operation needs the plaintext.
 	ErrEncrypted ReasonError = "encrypted"
 	// ErrUnsupported means a well-formed image, key or algorithm that this

@@ -67,6 +67,28 @@ func SignHash(key crypto.Signer, h crypto.Hash, digest []byte, pss bool) ([]byte
 	return sig, nil
 }
 
+// DigestAlgorithm names what a key of pub's kind makes of a digest of hash h with
+// [SignHash], whatever the curve or size: "ecdsa-p384-sha384",
+// "rsa4096-pkcs1-sha256", "rsa3072-pss-sha256". Other kinds are [ErrUnsupported].
+func DigestAlgorithm(pub crypto.PublicKey, h crypto.Hash, pss bool) (string, error) {
+	name := map[crypto.Hash]string{crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}[h]
+	if name == "" {
+		return "", fmt.Errorf("naming signature algorithm: not with hash %v: %w", h, ErrUnsupported)
+	}
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		return fmt.Sprintf("ecdsa-p%d-%s", k.Curve.Params().BitSize, name), nil
+	case *rsa.PublicKey:
+		padding := "pkcs1"
+		if pss {
+			padding = "pss"
+		}
+		return fmt.Sprintf("rsa%d-%s-%s", k.N.BitLen(), padding, name), nil
+	default:
+		return "", fmt.Errorf("naming signature algorithm: a key of type %T signs no digest: %w", pub, ErrUnsupported)
+	}
+}
+
 // KeyID names a public key: the SHA-256 of its SubjectPublicKeyInfo DER (RFC
 // 5280, section 4.1.2.7) in hexadecimal.
 func KeyID(pub crypto.PublicKey) (string, error) {

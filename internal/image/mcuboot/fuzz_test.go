@@ -3,6 +3,8 @@ package mcuboot
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdh"
 	"encoding/json"
 	"errors"
 	"io"
@@ -26,6 +28,19 @@ func seed(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(b)
+	}
+	for _, m := range modes() {
+		key := m.key(f)
+		b := mustSign(f, []byte("firmware"), key, image.SignOptions{Version: "1.0.0", Layout: []byte("{" + m.opt + "," + everything.opt + "}")})
+		f.Add(b)
+		f.Add(mustSign(f, b, key, withLayout("", `{"key": "full"}`)))
+	}
+	for _, c := range ciphers {
+		var key crypto.Signer = newEd25519(f)
+		if c.curve == ecdh.P256() {
+			key = newP256(f)
+		}
+		f.Add(mustSign(f, []byte("firmware"), key, withLayout("1.0.0", encryptTo(f, newRecipient(f, c.curve), c.aes, c.hmac))))
 	}
 	small := make([]byte, headerSize+1+tlvInfoSize)
 	le.PutUint32(small, imageMagic)
@@ -107,6 +122,21 @@ func FuzzVerify(f *testing.F) {
 	seed(f)
 	keys := allKeys(f)
 	signed := map[string]bool{}
+	// A pure and an encrypted image of our own, with their keys.
+	ed, p256, recipient := newEd25519(f), newP256(f), newRecipient(f, ecdh.P256())
+	keys = append(keys, ed.Public(), p256.Public(), image.Recipient{PrivateKey: recipient})
+	for _, b := range [][]byte{
+		mustSign(f, []byte("firmware"), ed, withLayout("1.0.0", `{"pure": true}`)),
+		mustSign(f, []byte("firmware"), p256, withLayout("1.0.0", encryptTo(f, recipient, 128, ""))),
+	} {
+		v, err := verifyBytes(b, keys...)
+		if err != nil {
+			f.Fatal(err)
+		}
+		d, _ := v.Info.Digest(image.ScopeImage)
+		signed[d.Hex] = true
+		f.Add(b)
+	}
 	for _, name := range []string{"p256", "p256-seccnt", "p256-full", "ed25519", "rsa2048"} {
 		v, err := verifyBytes(sample(f, name+".bin"), keys...)
 		if err != nil {
@@ -149,6 +179,43 @@ func FuzzSign(f *testing.F) {
 		}
 		if v.Info.Version != opt.Version {
 			t.Fatalf("signed as %s, verified as %s", opt.Version, v.Info.Version)
+		}
+	})
+}
+
+// Any bytes as layout are refused with a reason, or make an image that verifies
+// and says what the layout says.
+func FuzzLayout(f *testing.F) {
+	for _, m := range modes() {
+		f.Add([]byte("{" + m.opt + "," + everything.opt + "}"))
+	}
+	recipient := newRecipient(f, ecdh.X25519())
+	f.Add([]byte(encryptTo(f, recipient, 256, "sha512")))
+	f.Add([]byte(`{"signatures": "replace", "encryption": {"deferred": true}, "header_size": 64, "slot_size": 65536}`))
+	key := newEd25519(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var out bytes.Buffer
+		in := []byte("firmware that is signed")
+		_, err := Format{}.Sign(context.Background(), &out, bytes.NewReader(in), int64(len(in)), key, image.SignOptions{Version: "1.0.0", Layout: b})
+		if err != nil {
+			if _, ok := image.ReasonOf(err); !ok {
+				t.Fatalf("refused without a reason: %v", err)
+			}
+			return
+		}
+		got := details(t, out.Bytes())
+		var want Layout
+		if len(b) > 0 {
+			if err := json.Unmarshal(b, &want); err != nil {
+				t.Fatalf("signed with a layout that is no JSON: %v", err)
+			}
+		}
+		if len(got.Dependencies) != len(want.Dependencies) || len(got.TLVs) != len(want.TLVs) || got.Pure != (want.Pure != nil && *want.Pure) ||
+			(got.BootRecord != nil) != (want.BootRecord != "") || (got.Encryption != nil) != (want.Encryption != nil) {
+			t.Fatalf("layout %s made %+v", b, got)
+		}
+		if _, err := verifyBytes(out.Bytes(), key.Public(), image.Recipient{PrivateKey: recipient}); err != nil && want.Encryption == nil {
+			t.Fatalf("signed but not verified: %v", err)
 		}
 	})
 }

@@ -121,9 +121,9 @@ var (
 	rsa3072 = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 3072) })
 )
 
-func theRSA(tb testing.TB, make func() (*rsa.PrivateKey, error)) *rsa.PrivateKey {
+func theRSA(tb testing.TB, get func() (*rsa.PrivateKey, error)) *rsa.PrivateKey {
 	tb.Helper()
-	k, err := make()
+	k, err := get()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -252,14 +252,14 @@ func TestImgtoolAgreesOnEncryption(t *testing.T) {
 				if bytes.Contains(b, sample(t, "payload.bin")[:64]) {
 					t.Fatalf("%s: the payload is clear", what)
 				}
-				path, clear := writeFile(t, filepath.Join(dir, "enc.bin"), b), filepath.Join(dir, "clear.bin")
+				path, decrypted := writeFile(t, filepath.Join(dir, "enc.bin"), b), filepath.Join(dir, "clear.bin")
 				if _, rest := dumpinfo(t, path); rest[len(rest)-1] != tc.tlv {
 					t.Errorf("%s: imgtool sees %v, want %s last", what, rest, tc.tlv)
 				}
-				if out, err := imgtoolPython(t, "testdata/decrypt.py", secret, path, clear); err != nil {
+				if out, err := imgtoolPython(t, "testdata/decrypt.py", secret, path, decrypted); err != nil {
 					t.Fatalf("%s: cannot decrypt with imgtool's keys: %v\n%s", what, err, out)
 				}
-				plain, err := os.ReadFile(clear)
+				plain, err := os.ReadFile(decrypted)
 				if err != nil {
 					t.Fatal(err)
 				}

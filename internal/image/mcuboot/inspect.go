@@ -80,8 +80,8 @@ func (m *opened) stream(ctx context.Context, decrypt cipher.Stream, also ...io.W
 			return fmt.Errorf("hashing image: %w", err)
 		}
 	}
-	clear := m.encKey == nil || decrypt != nil
-	if sum := digest.Sum(nil); clear && !bytes.Equal(sum, m.digest) {
+	plain := m.encKey == nil || decrypt != nil
+	if sum := digest.Sum(nil); plain && !bytes.Equal(sum, m.digest) {
 		return fmt.Errorf("checking image digest: content has %s %x, the image says %x: %w", m.hashAlg, sum, m.digest, image.ErrBadDigest)
 	}
 	covered := m.hdrSize + m.imgSize + int64(len(m.protected))

@@ -35,10 +35,19 @@
 // # What is signed
 //
 // The image digest covers header, padding, payload and protected TLV area, in
-// plaintext. ECDSA P-256 (0x22, DER) signs the SHA-256 digest, ECDSA P-384 the
-// SHA-384 digest, RSA (0x20, 0x23; PSS, salt 32) the SHA-256 digest. Ed25519
-// (0x24) signs the digest as its message. The TLV area is not signed: it holds
-// the digest (0x10), for each signature the key or its hash, and the signature.
+// plaintext. It is SHA-256, SHA-384 or SHA-512 (0x10, 0x11, 0x12), one for all
+// signatures of an image:
+//
+//	0x22  ECDSA P-256, DER               over SHA-256
+//	0x22  ECDSA P-384, DER               over SHA-384
+//	0x20  RSA-2048, PSS, salt 32         over SHA-256
+//	0x23  RSA-3072, PSS, salt 32         over SHA-256
+//	0x24  Ed25519, digest as message     over SHA-256 or SHA-512
+//	0x24  Ed25519, pure, marked by 0x25  over the signed region itself
+//
+// The TLV area is not signed: it holds the digest, the mark of a pure signature,
+// for each signature the key or its hash, and the signature. The key is hashed
+// with the image's own algorithm, so with SHA-512 a key hash has 64 bytes.
 //
 // # What Verify demands
 //
@@ -46,21 +55,31 @@
 // accepts what all of them read the same way, and refuses the rest:
 //
 //   - lengths agree with each other and the file, and TLVs fill their areas;
-//   - the TLV area holds, in this order: one digest, then pairs of key hash
-//     (0x01) or full key (0x02) and signature, and nothing else, as in a
-//     bootloader with MCUBOOT_USE_TLV_ALLOW_LIST;
+//   - the TLV area holds, in this order: one digest, the mark of pure signatures
+//     if they are, then pairs of key hash (0x01) or full key (0x02) and
+//     signature, then the encrypted key if the header says that there is one,
+//     and nothing else, as in a bootloader with MCUBOOT_USE_TLV_ALLOW_LIST;
 //   - the protected area holds none of these, because bootutil walks both areas
 //     and would read a key hash there, and no second security counter, boot
 //     record, vendor or class id, of which bootutil reads the first only;
 //   - the digest is right;
 //   - at least one signature is by a given key, and every signature that names
 //     a given key is good. Bootutil lets the last known key decide; demanding
-//     all of them is at least as strict.
+//     all of them is at least as strict;
+//   - hash and algorithm are a pair that MCUboot is built with, as above.
 //
-// The pure Ed25519 mode (0x25) signs the whole image instead of a digest, which
-// cannot be checked in constant memory; it is refused as unsupported. So are
-// the zeros that imgtool --pad-sig appends to ECDSA signatures for bootloaders
-// older than 1.5.
+// The zeros that imgtool --pad-sig appends to ECDSA signatures for bootloaders
+// older than 1.5 are refused.
+//
+// A pure signature is verified as the image streams by. Making one needs the
+// whole image at once, because that is what a [crypto.Signer] signs: Sign holds
+// it in memory and takes no more than [MaxPureSign].
+//
+// # Several signatures
+//
+// Sign replaces the signatures of an existing image, or adds one: see
+// [Layout.Signatures]. Those by other keys stay as they are, and one by the same
+// key is replaced. All keys must sign the digest that the image has.
 //
 // # After the TLV area
 //
@@ -73,9 +92,26 @@
 //
 // # Encryption
 //
-// The digest is of the plaintext, so of an encrypted image (flags 0x4, 0x8, or a
-// key TLV 0x30 to 0x34) only the structure can be checked. Inspect reports it
-// with Encrypted set; Verify and Sign refuse it as encrypted.
+// The header says so (flags 0x4 for AES-128, 0x8 for AES-256). The payload is
+// padded with zeros until header and payload are a multiple of 16 bytes, hashed
+// and signed in plaintext, then encrypted with AES-CTR from a zero counter under
+// a key of its own. The last TLV holds that key, encrypted to the devices:
+//
+//	0x32  ECIES on P-256:   65 byte point, 32 byte HMAC, key
+//	0x33  ECIES on X25519:  32 byte u,     32 byte HMAC, key
+//	0x34  the same with SHA-512: 32 byte u, 64 byte HMAC, key
+//
+// HKDF without salt and with info "MCUBoot_ECIES_v1" turns the shared secret
+// into an AES key as long as the image key, which encrypts that (AES-CTR, zero
+// counter), and an HMAC key as long as the hash. RSA-OAEP (0x30) and AES key
+// wrap (0x31) are named by Inspect only.
+//
+// Without the recipient's private key only the structure can be checked, since
+// the digest is of the plaintext. Inspect reports the claims with Encrypted set;
+// Verify refuses the image as encrypted unless an [image.Recipient] is among the
+// keys. An encrypted image cannot be signed again. For several signatures the
+// first signers defer the encryption, which fixes header and padding and leaves
+// the payload clear, and the last one encrypts.
 //
 // # Anti-rollback and hardware
 //
@@ -84,6 +120,9 @@
 // ignores the build number when it compares. The vendor and class ids (0x74,
 // 0x75) bind an image to hardware: the vendor id is the version 5 UUID of the
 // vendor's DNS name, the class id that of the hardware name within the vendor id.
+//
+// Dependencies (0x40), the boot record (0x60) and custom entries (0x00a0 to
+// 0xfffe) are in the protected area as well; see [Layout] and [Details].
 //
 // # Example
 //

@@ -235,6 +235,7 @@ type DraftComponent struct {
 	Format          string           `json:"format,omitempty"`
 	Input           fw.Digest        `json:"input"`
 	SecurityCounter uint64           `json:"security_counter"`
+	Layout          json.RawMessage  `json:"layout,omitempty"` // options of the format: see docs/formats
 }
 
 // Draft is what is proposed as a release.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"slices"
@@ -20,7 +21,7 @@ var releaseTypes = []string{string(fw.ReleaseSecurity), string(fw.ReleaseFunctio
 // draftFlags are what a release is made of on the command line.
 type draftFlags struct {
 	product, version, kind, mixed, from, format string
-	hardware, images, counters                  []string
+	hardware, images, counters, layouts         []string
 	sbom, notes, advisory                       string
 }
 
@@ -35,12 +36,13 @@ func (d *draftFlags) bind(a *app, cmd *cobra.Command) {
 	f.StringArrayVar(&d.images, "image", nil, "[COMPONENT=]FILE, in install order (repeat)")
 	f.StringVar(&d.format, "format", "", "format of the images (default: found by looking)")
 	f.StringArrayVar(&d.counters, "security-counter", nil, "[COMPONENT=]N: devices never go below the counter they have seen")
+	f.StringArrayVar(&d.layouts, "layout", nil, "[COMPONENT=]JSON or [COMPONENT=]@FILE: options of the image's format (docs/formats)")
 	f.StringVar(&d.sbom, "sbom", "", "SBOM file, JSON")
 	f.StringVar(&d.notes, "notes", "", "file of release notes for users")
 	f.StringVar(&d.advisory, "advisory", "", "file that says what is fixed; security releases need one")
 	need(cmd, "product", "version", "type", "image")
 	a.complete(cmd, "type", releaseTypes...)
-	a.complete(cmd, "format", "mcuboot", "raw")
+	a.complete(cmd, "format", formatNames()...)
 }
 
 func (a *app) releaseCmd() *cobra.Command {
@@ -162,6 +164,9 @@ func (a *app) draft(ctx context.Context, c *client.Client, d *draftFlags) (apity
 	for name := range counters {
 		return out, fw.Errorf(fw.Invalid, "--security-counter names component %q, which has no --image", name)
 	}
+	if err := d.setLayouts(out.Components); err != nil {
+		return out, err
+	}
 	if d.sbom != "" {
 		if err := open(d.sbom); err != nil {
 			return out, err
@@ -179,6 +184,34 @@ func (a *app) draft(ctx context.Context, c *client.Client, d *draftFlags) (apity
 		}
 	}
 	return out, nil
+}
+
+// setLayouts gives the components the layouts that flags name.
+func (d *draftFlags) setLayouts(list []apitypes.DraftComponent) error {
+	for _, s := range d.layouts {
+		name, text := fw.MainComponent, s
+		if !strings.HasPrefix(s, "{") && !strings.HasPrefix(s, "@") {
+			name, text = componentOf(s)
+		} else if len(list) == 1 {
+			name = list[0].Name
+		}
+		i := slices.IndexFunc(list, func(c apitypes.DraftComponent) bool { return c.Name == name })
+		if i < 0 {
+			return fw.Errorf(fw.Invalid, "--layout names component %q, which has no --image", name)
+		}
+		b := []byte(text)
+		if file, ok := strings.CutPrefix(text, "@"); ok {
+			var err error
+			if b, err = readSmall(file); err != nil {
+				return err
+			}
+		}
+		if !json.Valid(b) {
+			return fw.Errorf(fw.Invalid, "the layout of component %q is no JSON", name)
+		}
+		list[i].Layout = b
+	}
+	return nil
 }
 
 // upload sends one file, from where an earlier run stopped.

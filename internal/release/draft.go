@@ -1,7 +1,9 @@
 package release
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"unicode"
@@ -30,9 +32,10 @@ type Draft struct {
 // DraftComponent is one image of a draft, in install order.
 type DraftComponent struct {
 	Name            fw.ComponentName
-	Format          string // mcuboot, raw; empty: by looking at the image
+	Format          string // one of formats.All; empty: by looking at the image
 	Input           fw.Digest
 	SecurityCounter uint64
+	Layout          json.RawMessage // options of the format; nil: none
 }
 
 // Bounds of a draft. The manifest as a whole must fit an evidence record
@@ -43,6 +46,7 @@ const (
 	maxConstraint = 256
 	maxComponents = 16
 	maxReason     = 500
+	maxLayout     = 4 << 10 // bytes
 	maxNotes      = 16 << 10
 	maxSBOM       = 64 << 20
 )
@@ -183,9 +187,29 @@ func (d *Draft) components(key fw.KeyName) ([]fw.ManifestComponent, error) {
 		if _, known := formats.ForName(c.Format); c.Format != "" && !known {
 			return nil, fw.Errorf(fw.Invalid, "component %q has format %q, which is not known: %s", c.Name, c.Format, knownFormats())
 		}
-		out[i] = fw.ManifestComponent{Name: c.Name, Format: c.Format, SecurityCounter: c.SecurityCounter, InputDigest: c.Input, Key: key}
+		layout, err := compactLayout(c)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = fw.ManifestComponent{Name: c.Name, Format: c.Format, SecurityCounter: c.SecurityCounter, InputDigest: c.Input, Key: key, Layout: layout}
 	}
 	return out, nil
+}
+
+// compactLayout returns the layout of c in the form that is approved.
+func compactLayout(c DraftComponent) (json.RawMessage, error) {
+	if len(c.Layout) == 0 {
+		return nil, nil
+	}
+	if len(c.Layout) > maxLayout {
+		return nil, fw.Errorf(fw.TooLarge, "the layout of component %q has %d bytes, over the limit of %d", c.Name, len(c.Layout), maxLayout)
+	}
+	var b bytes.Buffer
+	var object map[string]json.RawMessage
+	if err := errors.Join(json.Compact(&b, c.Layout), json.Unmarshal(c.Layout, &object)); err != nil {
+		return nil, fw.Wrap(fw.Invalid, err, "the layout of component %q is no JSON object", c.Name)
+	}
+	return b.Bytes(), nil
 }
 
 func knownFormats() string {

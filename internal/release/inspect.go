@@ -7,9 +7,11 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
+	"math/big"
 	"slices"
 
 	"github.com/writ-project/writ/internal/fw"
@@ -75,7 +77,13 @@ func checkClaims(m *fw.Manifest, c *fw.ManifestComponent, info image.Info) error
 	if info.Encrypted {
 		return fw.Errorf(fw.Invalid, "the image of component %s is encrypted, so nobody could verify what is released: upload the plain image", c.Name)
 	}
+	if info.SecurityCounter != nil && *info.SecurityCounter != c.SecurityCounter {
+		return fw.Errorf(fw.Invalid, "the image of component %s has security counter %d and the release says %d: they must agree", c.Name, *info.SecurityCounter, c.SecurityCounter)
+	}
 	if c.Format != formatMCUboot {
+		if info.Version != "" && info.Version != m.Version {
+			return fw.Errorf(fw.Invalid, "the image of component %s says version %s and the release is %s: build the image again, or correct the version", c.Name, info.Version, m.Version)
+		}
 		return nil
 	}
 	switch {
@@ -83,8 +91,6 @@ func checkClaims(m *fw.Manifest, c *fw.ManifestComponent, info image.Info) error
 		return fw.Errorf(fw.Invalid, "the image of component %s says version %s and the release is %s: build the image again, or correct the version", c.Name, info.Version, m.Version)
 	case info.SecurityCounter == nil:
 		return fw.Errorf(fw.Invalid, "the image of component %s has no security counter: build it with imgtool sign --security-counter %d, or upload the plain binary", c.Name, c.SecurityCounter)
-	case *info.SecurityCounter != c.SecurityCounter:
-		return fw.Errorf(fw.Invalid, "the image of component %s has security counter %d and the release says %d: they must agree", c.Name, *info.SecurityCounter, c.SecurityCounter)
 	}
 	if len(info.Hardware) == 0 {
 		return nil
@@ -114,13 +120,35 @@ func (s *Service) rehearse(ctx context.Context, m *fw.Manifest, c *fw.ManifestCo
 	if err != nil {
 		return err
 	}
-	opt := image.SignOptions{Version: m.Version, SecurityCounter: &c.SecurityCounter, Product: string(m.Product)}
+	opt := image.SignOptions{Version: m.Version, SecurityCounter: &c.SecurityCounter, Product: string(m.Product), Layout: c.Layout}
+	if chain, err := s.o.Keystore.Chain(c.Key); err != nil {
+		return err
+	} else if len(chain) > 0 {
+		if opt.Certificates, err = standIn(key, chain[0]); err != nil {
+			return err
+		}
+	}
 	for _, h := range m.Hardware {
 		opt.Hardware = append(opt.Hardware, string(h))
 	}
 	format, _ := formats.ForName(c.Format) // known: set by inspectComponent
 	_, err = format.Sign(ctx, io.Discard, r, c.InputSize, key, opt)
 	return imageError(c, err)
+}
+
+// standIn returns a certificate like the given one, for a key that nobody
+// keeps.
+func standIn(key crypto.Signer, like *x509.Certificate) ([]*x509.Certificate, error) {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: like.Subject, NotBefore: like.NotBefore, NotAfter: like.NotAfter,
+		KeyUsage: like.KeyUsage, ExtKeyUsage: like.ExtKeyUsage, UnknownExtKeyUsage: like.UnknownExtKeyUsage, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, fw.Wrap(fw.Internal, err, "cannot rehearse the certificate")
+	}
+	c, err := x509.ParseCertificate(der)
+	return []*x509.Certificate{c}, err
 }
 
 func throwaway(alg signer.Algorithm) (crypto.Signer, error) {

@@ -60,7 +60,7 @@ func TestDraftsAreRefusedWithWhatToDo(t *testing.T) {
 		{"component without image", fw.Invalid, "digest of an uploaded image", func(d *release.Draft) { d.Components[0].Input = fw.Digest{} }},
 		{"component name", fw.Invalid, "component name", func(d *release.Draft) { d.Components[0].Name = "a b" }},
 		{"image not here", fw.NotFound, "upload it first", func(d *release.Draft) { d.Components[0].Input = fw.DigestOf([]byte("x")) }},
-		{"unknown format", fw.Invalid, "use mcuboot raw", func(d *release.Draft) { d.Components[0].Format = "zip" }},
+		{"unknown format", fw.Invalid, "use mcuboot", func(d *release.Draft) { d.Components[0].Format = "zip" }},
 		{"counter too large for mcuboot", fw.Invalid, "mcuboot", func(d *release.Draft) { d.Components[0].SecurityCounter = 1 << 32 }},
 		{"counter too large for raw", fw.Invalid, "raw", func(d *release.Draft) {
 			d.Components[0].Format, d.Components[0].SecurityCounter = "raw", 1<<53

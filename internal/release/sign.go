@@ -12,6 +12,7 @@ import (
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
+	"github.com/writ-project/writ/internal/image/raw"
 	"github.com/writ-project/writ/internal/signer"
 )
 
@@ -57,8 +58,12 @@ func (s *Service) sign(ctx context.Context, w *warrant, i int) (signedImage, err
 		return signedImage{}, err
 	}
 	defer func() { _ = input.Close() }() // only read
+	chain, err := s.o.Keystore.Chain(c.Key)
+	if err != nil {
+		return signedImage{}, err
+	}
 	res, digest, err := s.stream(ctx, permit, signer.ImageRequest{
-		Evidence: w.quorum.Evidence, Component: c.Name, Format: format, Input: input, At: w.at,
+		Evidence: w.quorum.Evidence, Component: c.Name, Format: format, Input: input, At: w.at, Options: image.SignOptions{Certificates: chain},
 	})
 	if err != nil {
 		return signedImage{}, err
@@ -136,7 +141,7 @@ func (s *Service) verify(ctx context.Context, m *fw.Manifest, c *fw.ManifestComp
 		return v, fmt.Errorf("signed by key %s, not %s", v.KeyID, info.KeyID)
 	case v.Info.Size != size || whole.Hex != digest.Hex():
 		return v, fmt.Errorf("the file has digest %s, not %s", whole.Hex, digest.Hex())
-	case v.Info.SecurityCounter == nil || *v.Info.SecurityCounter != c.SecurityCounter:
+	case v.Info.SecurityCounter == nil && formats.HasCounter(c.Format), v.Info.SecurityCounter != nil && *v.Info.SecurityCounter != c.SecurityCounter:
 		return v, fmt.Errorf("the security counter is not %d", c.SecurityCounter)
 	}
 	return v, checkIdentity(m, c, v.Info)
@@ -151,11 +156,18 @@ func checkIdentity(m *fw.Manifest, c *fw.ManifestComponent, info image.Info) err
 		}
 		return nil
 	}
-	if info.Version != m.Version || info.Product != string(m.Product) {
-		return fmt.Errorf("it is %q %q, not %q %q", info.Product, info.Version, m.Product, m.Version)
+	all := c.Format == formatRaw // says everything, so nothing may be missing
+	if (all || info.Version != "") && info.Version != m.Version {
+		return fmt.Errorf("the version is %q, not %q", info.Version, m.Version)
 	}
-	if !slices.EqualFunc(info.Hardware, m.Hardware, func(a string, b fw.HardwareID) bool { return a == string(b) }) {
+	if (all || info.Product != "") && info.Product != string(m.Product) {
+		return fmt.Errorf("it is for product %q, not %q", info.Product, m.Product)
+	}
+	if all && !slices.EqualFunc(info.Hardware, m.Hardware, func(a string, b fw.HardwareID) bool { return a == string(b) }) {
 		return fmt.Errorf("it is for hardware %v, not %v", info.Hardware, m.Hardware)
 	}
 	return nil
 }
+
+// formatRaw is the format whose statement says all that a manifest says.
+var formatRaw = raw.Format{}.Name()

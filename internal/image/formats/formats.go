@@ -10,6 +10,7 @@ package formats
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/esp"
@@ -50,3 +51,10 @@ func Detect(r io.ReaderAt, size int64) (image.Format, error) {
 	}
 	return nil, fmt.Errorf("detecting image format: no format fits: %w", image.ErrUnsupported)
 }
+
+// noCounter are the formats that have no place for a security counter. The
+// release statement and the authorization carry it for them.
+var noCounter = []string{"swu", "rauc", "mender", "minisign", "signify"}
+
+// HasCounter reports whether images of a format carry a security counter.
+func HasCounter(name string) bool { return !slices.Contains(noCounter, name) }

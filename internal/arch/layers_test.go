@@ -19,7 +19,7 @@ var layers = []struct {
 	}},
 	{"payloads", []string{"internal/docket"}},
 	{"platform", []string{
-		"verify", "internal/store", "internal/blob", "internal/signer", "internal/pki",
+		"verify", "internal/store", "internal/blob", "internal/custody", "internal/custody/*", "internal/signer", "internal/pki",
 		"internal/advisory",
 	}},
 	{"ledger", []string{"internal/ledger"}},
@@ -48,6 +48,9 @@ var sameLayer = []struct{ from, to, why string }{
 	{"internal/image/formats", "internal/image/*", "it is the list of formats"},
 	{"internal/image/swu", "internal/image/cms", "its signature is CMS"},
 	{"internal/image/rauc", "internal/image/cms", "its signature is CMS"},
+	{"internal/custody/*", "internal/custody", "the back ends implement its Backend"},
+	{"internal/custody/pkcs11/token", "internal/custody/pkcs11", "the two ends of a pipe share its frames"},
+	{"internal/signer", "internal/custody", "its keys may be elsewhere"},
 	{"internal/api", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/console", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/proto/*", "internal/httpd", "handlers, limits and problems are shared"},

@@ -85,6 +85,11 @@ type NewKey struct {
 	Algorithm string     `json:"algorithm,omitempty"` // empty: the purpose's default
 }
 
+// KeyChain gives a signing key its certificates.
+type KeyChain struct {
+	Certificates string `json:"certificates"` // PEM, the key's own first
+}
+
 // Key is a signing key's public side.
 type Key struct {
 	Name      fw.KeyName `json:"name"`

@@ -93,6 +93,11 @@ func (s Server) CreateKey(ctx context.Context, k apitypes.NewKey) (apitypes.Key,
 	return post[apitypes.Key](ctx, s.c, "keys", k)
 }
 
+// CertifyKey gives an image key its certificates.
+func (s Server) CertifyKey(ctx context.Context, name fw.KeyName, k apitypes.KeyChain) (apitypes.Key, error) {
+	return post[apitypes.Key](ctx, s.c, "keys/"+url.PathEscape(string(name))+"/certificates", k)
+}
+
 // People lists the operators.
 func (s Operators) People(ctx context.Context) ([]apitypes.Person, error) {
 	return get[[]apitypes.Person](ctx, s.c, "persons", nil)

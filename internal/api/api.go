@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -30,6 +31,7 @@ import (
 // KeyMaker makes signing keys and tells devices about them.
 type KeyMaker interface {
 	CreateKey(ctx context.Context, name fw.KeyName, purpose fw.Purpose, alg signer.Algorithm, actor fw.PersonID) (signer.KeyInfo, error)
+	CertifyKey(ctx context.Context, name fw.KeyName, chain []*x509.Certificate, actor fw.PersonID) (signer.KeyInfo, error)
 	ListKeys() []signer.KeyInfo
 	TrustBundle(ctx context.Context) ([]byte, error)
 	LogVerifierKey() string

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"net/http"
 	"time"
@@ -62,6 +64,42 @@ func (s *server) server() {
 		}
 		return one(keyOf(info))
 	})
+	register(s, op{http.MethodPost, "/keys/{id}/certificates", access.KeysAdmin, "Give an image key its certificates"}, func(ctx context.Context, in *struct {
+		idPath
+		body[apitypes.KeyChain]
+	},
+	) (*body[apitypes.Key], error) {
+		chain, err := parseChain(in.Body.Certificates)
+		if err != nil {
+			return nil, err
+		}
+		info, err := s.o.Keys.CertifyKey(ctx, fw.KeyName(in.ID), chain, who(ctx).Person)
+		if err != nil {
+			return nil, err
+		}
+		return one(keyOf(info))
+	})
+}
+
+// parseChain reads certificates in PEM.
+func parseChain(text string) ([]*x509.Certificate, error) {
+	var chain []*x509.Certificate
+	rest := []byte(text)
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return nil, fw.Wrap(fw.Invalid, err, "the PEM holds %s and not only certificates", block.Type)
+		}
+		chain = append(chain, c)
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fw.Errorf(fw.Invalid, "there is something that is no PEM after the certificates")
+	}
+	return chain, nil
 }
 
 func keyOf(k signer.KeyInfo) (apitypes.Key, error) {

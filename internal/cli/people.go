@@ -246,7 +246,7 @@ to the bootloader of the product (writ key show NAME > image.pem).`,
 			return fw.Errorf(fw.NotFound, "there is no key %s: writ key list has them all", args[0])
 		}),
 	}
-	return group("key", "Signing keys of the server, and what devices are given to believe", "", create, list, show,
+	return group("key", "Signing keys of the server, and what devices are given to believe", "", create, list, show, a.keyCertifyCmd(),
 		a.printCmd("trust-bundle", "Print the trust bundle that devices begin with (writ-agent enroll --trust)", client.Server.TrustBundle),
 		a.printCmd("ca", "Print the CA's certificate, PEM (writ-agent enroll --ca)", client.Server.CA))
 }

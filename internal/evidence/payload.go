@@ -24,6 +24,13 @@ type Key struct {
 	Custody   string     `json:"custody"`
 }
 
+// KeyCertified is the payload of key_certified.
+type KeyCertified struct {
+	Name         fw.KeyName `json:"name"`
+	KeyID        string     `json:"key_id"`
+	Certificates [][]byte   `json:"certificates"` // DER, the key's own first
+}
+
 // Operator is the payload of person_added, person_disabled, token_created and
 // token_revoked.
 type Operator struct {

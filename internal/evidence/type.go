@@ -10,6 +10,7 @@ type Type string
 const (
 	TypeServerStarted      Type = "server_started"      // log
 	TypeKeyCreated         Type = "key_created"         // key
+	TypeKeyCertified       Type = "key_certified"       // key: it was given certificates
 	TypePersonAdded        Type = "person_added"        // operator
 	TypePersonDisabled     Type = "person_disabled"     // operator
 	TypeTokenCreated       Type = "token_created"       // operator
@@ -48,6 +49,7 @@ const (
 var Types = []Type{
 	TypeServerStarted,
 	TypeKeyCreated,
+	TypeKeyCertified,
 	TypePersonAdded,
 	TypePersonDisabled,
 	TypeTokenCreated,

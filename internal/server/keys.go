@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -84,6 +85,27 @@ func (s *Server) CreateKey(ctx context.Context, name fw.KeyName, purpose fw.Purp
 		return info, s.updateTrust(ctx, string(actor))
 	}
 	return info, nil
+}
+
+// CertifyKey gives an image key its certificates and records them.
+func (s *Server) CertifyKey(ctx context.Context, name fw.KeyName, chain []*x509.Certificate, actor fw.PersonID) (signer.KeyInfo, error) {
+	info, err := s.Keystore.Public(name)
+	if err != nil {
+		return info, err
+	}
+	if err := s.Keystore.SetChain(name, chain); err != nil {
+		return info, err
+	}
+	data := evidence.KeyCertified{Name: name, KeyID: info.KeyID}
+	for _, c := range chain {
+		data.Certificates = append(data.Certificates, c.Raw)
+	}
+	return info, s.DB.Tx(ctx, func(tx *store.Tx) error {
+		_, err := s.Ledger.Append(tx, ledger.Entry{
+			Type: evidence.TypeKeyCertified, Actor: string(actor), Streams: []evidence.StreamID{evidence.KeyStream(name)}, Data: data,
+		})
+		return err
+	})
 }
 
 // recordKeys writes a record for every key that has none.

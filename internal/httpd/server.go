@@ -15,6 +15,11 @@ import (
 // Config describes a listener. Its zero values are good for the internet.
 type Config struct {
 	Addr    string       // host:port; port 0 takes a free one
+	// Listener, when not nil, is served instead of Addr: a Unix socket, say.
+	// ConnContext may add what is known of a connection to its requests.
+	Listener    net.Listener
+	ConnContext func(context.Context, net.Conn) context.Context
+
 	TLS     *tls.Config  // nil: plain HTTP, for loopback and behind a proxy
 	Handler http.Handler // required
 	Log     *slog.Logger // nil: none
@@ -49,10 +54,13 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	var lc net.ListenConfig
-	lis, err := lc.Listen(ctx, "tcp", c.Addr)
-	if err != nil {
-		return nil, fw.Wrap(fw.Unavailable, err, "cannot listen on %s: is the port taken, or another writ running?", c.Addr)
+	lis := c.Listener
+	if lis == nil {
+		var lc net.ListenConfig
+		var err error
+		if lis, err = lc.Listen(ctx, "tcp", c.Addr); err != nil {
+			return nil, fw.Wrap(fw.Unavailable, err, "cannot listen on %s: is the port taken, or another writ running?", c.Addr)
+		}
 	}
 	s := &Server{lis: lis, drain: or(c.DrainTimeout, 20*time.Second)}
 	s.http = http.Server{
@@ -63,6 +71,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		IdleTimeout:       or(c.IdleTimeout, 6*time.Minute),
 		MaxHeaderBytes:    or(c.MaxHeaderBytes, 32<<10),
 		Protocols:         c.Protocols,
+		ConnContext:       c.ConnContext,
 		// What net/http has to say is about single connections, such as failed
 		// handshakes: anybody can cause it, so it is not worth more than debug.
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),

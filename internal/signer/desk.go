@@ -11,6 +11,7 @@ import (
 
 	"github.com/writ-project/writ/internal/approval"
 	"github.com/writ-project/writ/internal/fw"
+	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
 )
 
@@ -45,6 +46,7 @@ type Task struct {
 	Key    fw.KeyName
 	Input  fw.Digest
 	Size   int64 // of the input, in bytes
+	Spent  bool  // the permit was redeemed before; see [Desk.Spent]
 
 	order    ImageOrder
 	document fw.Digest
@@ -55,18 +57,16 @@ type Task struct {
 // permit.
 func (d *Desk) Image(o ImageOrder) (Task, error) {
 	t, err := d.image(o)
-	return t, d.refused(err, refusal{key: t.Key, permit: t.Permit, document: t.document, component: o.Component, by: o.By})
+	return t, d.refused(err, t.refusal())
 }
 
 func (d *Desk) image(o ImageOrder) (Task, error) {
 	t := Task{order: o, document: fw.DigestOf(o.Evidence.Document)}
 	p, err := d.permit(o.Decision, fw.PurposeImage, t.document, o.By)
-	if p != nil {
-		t.Permit, t.Key, t.Input = p.id, p.grant.Key, p.grant.Subject
-	}
 	if err != nil {
 		return t, err
 	}
+	t.Permit, t.Key, t.Input, t.Spent = p.id, p.grant.Key, p.grant.Subject, d.s.journal.Used(p.id)
 	manifest, _, err := d.s.checkApprovals(o.Evidence, d.o.Now())
 	if err != nil {
 		return t, err
@@ -102,10 +102,25 @@ func (d *Desk) permit(dec Decision, purpose fw.Purpose, document fw.Digest, by f
 	if err != nil {
 		return nil, err
 	}
-	if d.s.journal.Used(p.id) {
-		return p, fw.Errorf(fw.Conflict, "permit %s has been used: a new decision is needed, run writ release publish again", p.id)
-	}
 	return p, nil
+}
+
+// spent refuses a permit that was redeemed.
+func (d *Desk) spent(p fw.PermitID) error {
+	if !d.s.journal.Used(p) {
+		return nil
+	}
+	return fw.Errorf(fw.Conflict, "permit %s has been used: a new decision is needed, run writ release publish again", p)
+}
+
+// Spent returns the refusal of a task whose permit was redeemed, for a caller
+// that no longer has what came of it.
+func (d *Desk) Spent(t Task) error {
+	return d.refused(d.spent(t.Permit), t.refusal())
+}
+
+func (t *Task) refusal() refusal {
+	return refusal{key: t.Key, permit: t.Permit, document: t.document, component: t.order.Component, by: t.order.By}
 }
 
 // AdoptRoster implements [Custody].
@@ -129,13 +144,16 @@ func (d *Desk) Carry(ctx context.Context, t Task, input io.ReaderAt, output io.W
 	if ctx.Err() != nil && err != nil {
 		return r, err // given up, not refused
 	}
-	return r, d.refused(err, refusal{key: t.Key, permit: t.Permit, document: t.document, component: t.order.Component, by: t.order.By})
+	return r, d.refused(err, t.refusal())
 }
 
 func (d *Desk) carry(ctx context.Context, t Task, input io.ReaderAt, output io.Writer) (Record, error) {
 	o, at := t.order, d.o.Now()
 	p, err := d.permit(o.Decision, fw.PurposeImage, t.document, o.By)
 	if err != nil {
+		return Record{}, err
+	}
+	if err := d.spent(p.id); err != nil {
 		return Record{}, err
 	}
 	manifest, quorum, err := d.s.checkApprovals(o.Evidence, at)
@@ -147,7 +165,14 @@ func (d *Desk) carry(ctx context.Context, t Task, input io.ReaderAt, output io.W
 		return Record{}, err
 	}
 	format, _ := formats.ForName(c.Format)
-	res, err := d.s.SignImage(ctx, p, ImageRequest{Evidence: o.Evidence, Component: o.Component, Format: format, Input: input, Output: output, At: at})
+	chain, err := d.s.ks.Chain(c.Key)
+	if err != nil {
+		return Record{}, err
+	}
+	res, err := d.s.SignImage(ctx, p, ImageRequest{
+		Evidence: o.Evidence, Component: o.Component, Format: format, Input: input, Output: output, At: at,
+		Options: image.SignOptions{Certificates: chain},
+	})
 	if err != nil {
 		return Record{}, err
 	}
@@ -166,6 +191,9 @@ func (d *Desk) statement(o StatementOrder) (Record, error) {
 	at := d.o.Now()
 	p, err := d.permit(o.Decision, fw.PurposeStatement, fw.DigestOf(o.Statement), o.By)
 	if err != nil {
+		return refusedRecord(p), err
+	}
+	if err := d.spent(p.id); err != nil {
 		return refusedRecord(p), err
 	}
 	manifest, quorum, err := d.s.checkApprovals(o.Evidence, at)

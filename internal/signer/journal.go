@@ -99,11 +99,29 @@ func OpenJournal(path string) (*Journal, error) {
 	if err != nil {
 		return nil, fw.Wrap(fw.Unavailable, err, "cannot open the signing journal %s: check its owner and permissions", path)
 	}
-	j := &Journal{path: path, f: f, used: map[fw.PermitID]bool{}, made: map[fw.Digest]bool{}}
+	j := blankJournal(path, f)
 	if err := j.open(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return j, nil
+}
+
+// ReadJournal checks the journal at path, which a signer may be writing, and
+// hands each entry to f. It returns the number of entries and the digest of
+// the last.
+func ReadJournal(path string, f func(Entry) error) (int64, fw.Digest, error) {
+	file, err := os.Open(path) //nolint:gosec // G304: the operator names the file
+	if err != nil {
+		return 0, fw.Digest{}, fw.Wrap(fw.NotFound, err, "cannot open the signing journal %s", path)
+	}
+	defer func() { _ = file.Close() }() // only read
+	j := blankJournal(path, file)
+	err = j.readAll(f)
+	return j.seq, j.head, err
+}
+
+func blankJournal(path string, f *os.File) *Journal {
+	return &Journal{path: path, f: f, used: map[fw.PermitID]bool{}, made: map[fw.Digest]bool{}}
 }
 
 func (j *Journal) open() error {
@@ -113,19 +131,8 @@ func (j *Journal) open() error {
 	if err := checkMode(j.path, 0o022); err != nil {
 		return err
 	}
-	r := bufio.NewReaderSize(j.f, 64<<10)
-	for {
-		line, err := readLine(r)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fw.Wrap(fw.Corrupt, err, "cannot read %s after entry %d: restore it from a backup", j.path, j.seq)
-		}
-		if err := j.replay(line); err != nil {
-			return fw.Wrap(fw.Corrupt, err, "%s was changed after entry %d: restore it from a backup, and find out who changed it", j.path, j.seq)
-		}
-		j.size += int64(len(line)) + 1
+	if err := j.readAll(func(Entry) error { return nil }); err != nil {
+		return err
 	}
 	if err := j.f.Truncate(j.size); err != nil {
 		return fw.Wrap(fw.Unavailable, err, "cannot cut the unfinished line off %s", j.path)
@@ -134,6 +141,28 @@ func (j *Journal) open() error {
 		return err
 	}
 	return errors.Join(j.f.Sync(), syncDir(filepath.Dir(j.path)))
+}
+
+// readAll checks every complete line and hands its entry to f.
+func (j *Journal) readAll(f func(Entry) error) error {
+	r := bufio.NewReaderSize(j.f, 64<<10)
+	for {
+		line, err := readLine(r)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fw.Wrap(fw.Corrupt, err, "cannot read %s after entry %d: restore it from a backup", j.path, j.seq)
+		}
+		e, err := j.replay(line)
+		if err != nil {
+			return fw.Wrap(fw.Corrupt, err, "%s was changed after entry %d: restore it from a backup, and find out who changed it", j.path, j.seq)
+		}
+		j.size += int64(len(line)) + 1
+		if err := f(e); err != nil {
+			return err
+		}
+	}
 }
 
 // readLine returns the next complete line without its newline. An unfinished
@@ -155,20 +184,20 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	}
 }
 
-func (j *Journal) replay(line []byte) error {
+func (j *Journal) replay(line []byte) (Entry, error) {
 	var e Entry
 	if err := json.Unmarshal(line, &e); err != nil {
-		return err
+		return e, err
 	}
 	// Only the form that Append writes: nothing can hide beside what was read.
 	if again, err := json.Marshal(e); err != nil || !bytes.Equal(again, line) {
-		return errors.Join(errors.New("not in the form that the signer writes"), err)
+		return e, errors.Join(errors.New("not in the form that the signer writes"), err)
 	}
 	if e.Seq != j.seq+1 || e.Prev != j.head {
-		return fmt.Errorf("entry %d does not follow entry %d", e.Seq, j.seq)
+		return e, fmt.Errorf("entry %d does not follow entry %d", e.Seq, j.seq)
 	}
 	j.apply(e, line)
-	return nil
+	return e, nil
 }
 
 func (j *Journal) apply(e Entry, line []byte) {

@@ -92,6 +92,14 @@ type Roots struct {
 	Threshold int
 }
 
+// Roster returns the roster that approvals are checked against; nil before the
+// first.
+func (s *Signer) Roster() (*approval.Roster, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastRoster()
+}
+
 // openRoster checks an envelope against the roots, or without any against the
 // active roster root keys.
 func (s *Signer) openRoster(envelope []byte) (*approval.Roster, error) {

@@ -77,6 +77,10 @@ func (s *Signer) Close() error {
 	return errors.Join(append(errs, s.journal.Close())...)
 }
 
+// JournalHead returns the number of journal entries and the digest of the
+// last, for a person to compare later.
+func (s *Signer) JournalHead() (int64, fw.Digest) { return s.journal.Head() }
+
 // record journals the redemption of p before its key is used. It refuses a
 // permit that the journal already holds.
 func (s *Signer) record(p *Permit, at time.Time) error {

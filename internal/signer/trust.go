@@ -26,6 +26,9 @@ func (d *Desk) trust(o TrustOrder) (Record, error) {
 	if err != nil {
 		return refusedRecord(p), err
 	}
+	if err := d.spent(p.id); err != nil {
+		return refusedRecord(p), err
+	}
 	if err := d.checkTrust(o.Document); err != nil {
 		return refusedRecord(p), err
 	}

@@ -3,6 +3,7 @@ package mcuboot
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
@@ -61,8 +62,13 @@ func open(ctx context.Context, r io.ReaderAt, size int64) (*opened, error) {
 // payload passes through decrypt if there is one; an encrypted image without
 // one is not compared with its digest, which is of the plaintext.
 func (m *opened) stream(ctx context.Context, decrypt cipher.Stream, also ...io.Writer) error {
-	file, digest := sha256.New(), m.hash.New()
-	region := io.MultiWriter(append(also, digest)...)
+	file := sha256.New()
+	digest := file
+	if m.hash != crypto.SHA256 || decrypt != nil {
+		digest = m.hash.New()
+		also = append(also, digest)
+	} // else the region is how the file begins, so that hashing it once is enough
+	region := io.MultiWriter(also...)
 	payload := region
 	if decrypt != nil {
 		payload = cipher.StreamWriter{S: decrypt, W: region}

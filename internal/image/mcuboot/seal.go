@@ -60,6 +60,10 @@ func (s *sealer) choose(old *oldArea) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.hash == crypto.SHA256 && s.envelope == nil {
+		s.digest = s.file // the region is how the file begins: hash it once
+		return nil
+	}
 	s.digest = s.hash.New()
 	return nil
 }
@@ -114,10 +118,14 @@ type region struct {
 
 // region writes and hashes the signed part. What is hashed is always clear.
 func (s *sealer) region(g region) error {
-	hashed := io.Writer(s.digest)
-	if s.message != nil {
-		hashed = io.MultiWriter(hashed, s.message)
+	var also []io.Writer
+	if s.digest != s.file {
+		also = append(also, s.digest)
 	}
+	if s.message != nil {
+		also = append(also, s.message)
+	}
+	hashed := io.MultiWriter(also...)
 	was := io.Discard
 	if s.was != nil {
 		was = s.was

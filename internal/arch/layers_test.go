@@ -33,7 +33,7 @@ var layers = []struct {
 		"internal/agent",
 	}},
 	{"composition", []string{
-		"internal/config", "internal/server", "internal/operator", "internal/cli", "internal/demo", "internal/bench",
+		"internal/config", "internal/signerd", "internal/server", "internal/operator", "internal/cli", "internal/demo", "internal/bench",
 	}},
 	{"commands", []string{"cmd/*"}},
 }
@@ -55,6 +55,8 @@ var sameLayer = []struct{ from, to, why string }{
 	{"internal/console", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/proto/*", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/server", "internal/config", "it is composed from the configuration"},
+	{"internal/server", "internal/signerd", "it may have its images signed by writ-signer"},
+	{"internal/signerd", "internal/config", "the passphrase comes the same way"},
 	{"internal/cli", "internal/config", "the commands read the configuration"},
 	{"internal/cli", "internal/server", "writ serve"},
 	{"internal/cli", "internal/demo", "writ demo"},

@@ -222,10 +222,22 @@ func refusedRecord(p *Permit) Record {
 func (d *Desk) record(p *Permit, counted []approval.Counted, provenance fw.Digest, at time.Time) Record {
 	info, _ := d.s.ks.Public(p.grant.Key)
 	return Record{
-		Permit: p.id, Evidence: p.grant.Evidence, Key: p.grant.Key, KeyID: info.KeyID, Algorithm: info.Algorithm, Custody: d.s.opt.Custody,
+		Permit: p.id, Evidence: p.grant.Evidence, Key: p.grant.Key, KeyID: info.KeyID, Algorithm: info.Algorithm, Custody: d.s.custodyOf(&private{info: info}),
 		Input: p.grant.Subject, Approvals: counted, Provenance: provenance, By: p.grant.By, At: at.Unix(),
 	}
 }
+
+// Roster returns the roster that approvals are checked against; nil before the
+// first.
+func (d *Desk) Roster() (*approval.Roster, error) {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return d.s.lastRoster()
+}
+
+// JournalHead returns the number of journal entries and the digest of the
+// last, for a person to compare later.
+func (d *Desk) JournalHead() (int64, fw.Digest) { return d.s.journal.Head() }
 
 // refusal is what the journal says of something that was not signed.
 type refusal struct {

@@ -156,7 +156,7 @@ func TestADeskSignsWhatTheLogAndTheApproversAllow(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.Output != fw.DigestOf(out.Bytes()) || r.Size != int64(out.Len()) || r.Input != task.Input || r.Permit != task.Permit ||
-		r.By != "erin" || r.Custody != CustodyEmbedded || len(r.Approvals) != 2 || r.At != t0.Unix() || r.Evidence != 1 || r.Key != "image-1" {
+		r.By != "erin" || r.Custody != "embedded-file" || len(r.Approvals) != 2 || r.At != t0.Unix() || r.Evidence != 1 || r.Key != "image-1" {
 		t.Errorf("%+v", r)
 	}
 	lines := w.journalLines(t)

@@ -63,7 +63,7 @@ func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Ti
 	}
 	return env, s.journal.Append(Entry{
 		Kind: EntrySigned, At: at.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
-		Output: fw.DigestOf(env), Document: grant.Subject, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm, Custody: s.opt.Custody,
+		Output: fw.DigestOf(env), Document: grant.Subject, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm, Custody: s.custodyOf(k),
 		By: grant.By, Trust: trust,
 	})
 }
@@ -90,14 +90,6 @@ func (s *Signer) AdoptRoster(envelope []byte, at time.Time) error {
 type Roots struct {
 	Keys      []ed25519.PublicKey
 	Threshold int
-}
-
-// Roster returns the roster that approvals are checked against; nil before the
-// first.
-func (s *Signer) Roster() (*approval.Roster, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lastRoster()
 }
 
 // openRoster checks an envelope against the roots, or without any against the

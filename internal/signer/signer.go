@@ -24,16 +24,23 @@ type Options struct {
 	// roster root key of the key store.
 	Roots *Roots
 
-	// Custody says in the journal where the keys are; empty means
-	// [CustodyEmbedded].
-	Custody string
+	// Place says in the journal where the signer runs; empty means
+	// [PlaceEmbedded].
+	Place Place
 }
 
-// Where a key is kept, as evidence says it.
+// Place is where a signer runs.
+type Place string
+
+// Places. Evidence names the custody of a key by the place and the kind of
+// store there: embedded-file, remote-file.
 const (
-	CustodyEmbedded = "embedded-file" // in the server's own process
-	CustodyRemote   = "remote"        // in a writ-signer process, files encrypted with age
+	PlaceEmbedded Place = "embedded" // in the server's own process
+	PlaceRemote   Place = "remote"   // in a writ-signer process
 )
+
+// custodyOf says where k is kept, as evidence names it.
+func (s *Signer) custodyOf(k *private) string { return string(s.opt.Place) + "-" + k.store() }
 
 // Signer redeems permits. It is safe for concurrent use.
 type Signer struct {
@@ -55,8 +62,8 @@ func Open(ks *Keystore, opt Options) (*Signer, error) {
 	if opt.MinApprovals <= 0 {
 		opt.MinApprovals = 1
 	}
-	if opt.Custody == "" {
-		opt.Custody = CustodyEmbedded
+	if opt.Place == "" {
+		opt.Place = PlaceEmbedded
 	}
 	j, err := OpenJournal(opt.Journal)
 	if err != nil {
@@ -76,10 +83,6 @@ func (s *Signer) Close() error {
 	}
 	return errors.Join(append(errs, s.journal.Close())...)
 }
-
-// JournalHead returns the number of journal entries and the digest of the
-// last, for a person to compare later.
-func (s *Signer) JournalHead() (int64, fw.Digest) { return s.journal.Head() }
 
 // record journals the redemption of p before its key is used. It refuses a
 // permit that the journal already holds.

@@ -110,7 +110,15 @@ type Product struct {
 	Quorum         int             `json:"quorum"`
 	RetentionYears int             `json:"retention_years,omitempty"`
 	SupportUntil   int64           `json:"support_until,omitempty"`
+	Provenance     *ProvenanceRule `json:"provenance,omitempty"` // absent: no build provenance is demanded
 	CreatedAt      int64           `json:"created_at,omitempty"`
+}
+
+// ProvenanceRule is the build provenance that a product demands.
+type ProvenanceRule struct {
+	Builder string   `json:"builder"` // the builder's id
+	Source  string   `json:"source"`  // URI of the source, without revision
+	Keys    []string `json:"keys"`    // SubjectPublicKeyInfo, PEM: one of them signed it
 }
 
 // NewDevice is one line of a serial list.
@@ -253,6 +261,7 @@ type Draft struct {
 	FromVersion string           `json:"from_version,omitempty"`
 	Components  []DraftComponent `json:"components"`
 	SBOM        fw.Digest        `json:"sbom,omitzero"`
+	Provenance  fw.Digest        `json:"provenance,omitzero"`
 	Notes       string           `json:"notes,omitempty"`
 	Advisory    string           `json:"advisory,omitempty"`
 }

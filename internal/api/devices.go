@@ -15,6 +15,7 @@ import (
 	"github.com/writ-project/writ/internal/pki"
 	"github.com/writ-project/writ/internal/policy"
 	"github.com/writ-project/writ/internal/release"
+	"github.com/writ-project/writ/internal/statement"
 	"github.com/writ-project/writ/internal/store"
 )
 
@@ -29,8 +30,13 @@ func (s *server) products() {
 	})
 	register(s, op{http.MethodPost, "/products", access.ProductsWrite, "Make a product"}, func(ctx context.Context, in *body[apitypes.Product]) (*body[apitypes.Product], error) {
 		p := in.Body
+		var rule statement.Rule
+		if p.Provenance != nil {
+			rule = statement.Rule(*p.Provenance)
+		}
 		row, err := s.o.Releases.CreateProduct(ctx, release.Product{
 			Product: p.ID, Name: p.Name, Hardware: p.Hardware, ImageKey: p.ImageKey, Quorum: p.Quorum, RetentionYears: p.RetentionYears, SupportUntil: p.SupportUntil,
+			Provenance: rule,
 		}, who(ctx).Person)
 		return one(productOf(row), err)
 	})
@@ -39,6 +45,9 @@ func (s *server) products() {
 func productOf(p store.Product) apitypes.Product {
 	out := apitypes.Product{ID: p.ID, Name: p.Name, ImageKey: p.ImageKey, Quorum: p.Quorum, RetentionYears: p.RetentionYears, SupportUntil: p.SupportUntil, CreatedAt: p.CreatedAt}
 	_ = json.Unmarshal([]byte(p.Hardware), &out.Hardware) // written by this server; shows as an empty list at worst
+	if p.Provenance != "" {
+		_ = json.Unmarshal([]byte(p.Provenance), &out.Provenance) // likewise
+	}
 	return out
 }
 

@@ -122,7 +122,7 @@ func uploadOf(u release.Upload) apitypes.Upload {
 func draftOf(d apitypes.Draft) release.Draft {
 	return release.Draft{
 		Product: d.Product, Version: d.Version, Type: d.Type, MixedReason: d.MixedReason, Hardware: d.Hardware, FromVersion: d.FromVersion,
-		SBOM: d.SBOM, Notes: d.Notes, Advisory: d.Advisory,
+		SBOM: d.SBOM, Provenance: d.Provenance, Notes: d.Notes, Advisory: d.Advisory,
 		Components: each(d.Components, func(c apitypes.DraftComponent) release.DraftComponent {
 			return release.DraftComponent{Name: c.Name, Format: c.Format, Input: c.Input, SecurityCounter: c.SecurityCounter, Layout: c.Layout}
 		}),

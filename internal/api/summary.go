@@ -67,7 +67,7 @@ func (g *gist) parts(t evidence.Type) []string {
 		return []string{g.What + " refused" + because(g.Reason)}
 	case evidence.TypeReleaseSigned:
 		return []string{"component " + g.Component}
-	case evidence.TypeReleaseWithdrawn, evidence.TypeIntegrity, evidence.TypeKeyUse:
+	case evidence.TypeReleaseWithdrawn, evidence.TypeIntegrity, evidence.TypeKeyUse, evidence.TypeSigningRefused:
 		return []string{strings.TrimPrefix(g.Purpose+": "+g.Reason, ": ")}
 	}
 	return nil

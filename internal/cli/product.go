@@ -16,6 +16,8 @@ func (a *app) productCmd() *cobra.Command {
 	var p apitypes.Product
 	var hardware []string
 	var key, support string
+	var rule apitypes.ProvenanceRule
+	var ruleKeys []string
 	create := &cobra.Command{
 		Use: "create ID", Short: "Add a product", Args: exactly("ID"),
 		Long: `Add what is sold. Products do not change afterwards: list every hardware variant,
@@ -29,6 +31,16 @@ and choose how many approvers a release needs.`,
 			var err error
 			if p.SupportUntil, err = parseTime("support-until", support); err != nil {
 				return err
+			}
+			for _, file := range ruleKeys {
+				b, err := readSmall(file)
+				if err != nil {
+					return err
+				}
+				rule.Keys = append(rule.Keys, string(b))
+			}
+			if rule.Builder != "" || rule.Source != "" || rule.Keys != nil {
+				p.Provenance = &rule
 			}
 			got, err := c.Products().Create(ctx, p)
 			if err != nil {
@@ -45,6 +57,9 @@ and choose how many approvers a release needs.`,
 	f.IntVar(&p.Quorum, "quorum", 1, "approvers a release needs")
 	f.IntVar(&p.RetentionYears, "retention-years", 0, "how long evidence about its devices is kept (default 10)")
 	f.StringVar(&support, "support-until", "", "end of the support period, YYYY-MM-DD")
+	f.StringVar(&rule.Builder, "provenance-builder", "", "releases need build provenance by this builder id")
+	f.StringVar(&rule.Source, "provenance-source", "", "and from this source, a URI without revision")
+	f.StringArrayVar(&ruleKeys, "provenance-key", nil, "and signed by this key, a PEM file (repeat)")
 	need(create, "hardware")
 	list := &cobra.Command{
 		Use: "list", Short: "List the products", Args: exactly(),

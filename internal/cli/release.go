@@ -22,7 +22,7 @@ var releaseTypes = []string{string(fw.ReleaseSecurity), string(fw.ReleaseFunctio
 type draftFlags struct {
 	product, version, kind, mixed, from, format string
 	hardware, images, counters, layouts         []string
-	sbom, notes, advisory                       string
+	sbom, provenance, notes, advisory           string
 }
 
 func (d *draftFlags) bind(a *app, cmd *cobra.Command) {
@@ -38,6 +38,7 @@ func (d *draftFlags) bind(a *app, cmd *cobra.Command) {
 	f.StringArrayVar(&d.counters, "security-counter", nil, "[COMPONENT=]N: devices never go below the counter they have seen")
 	f.StringArrayVar(&d.layouts, "layout", nil, "[COMPONENT=]JSON or [COMPONENT=]@FILE: options of the image's format (docs/formats)")
 	f.StringVar(&d.sbom, "sbom", "", "SBOM file, JSON")
+	f.StringVar(&d.provenance, "provenance", "", "build provenance: SLSA, in-toto, in a DSSE envelope")
 	f.StringVar(&d.notes, "notes", "", "file of release notes for users")
 	f.StringVar(&d.advisory, "advisory", "", "file that says what is fixed; security releases need one")
 	need(cmd, "product", "version", "type", "image")
@@ -172,15 +173,23 @@ func (a *app) draft(ctx context.Context, c *client.Client, d *draftFlags) (apity
 			return out, err
 		}
 	}
+	if d.provenance != "" {
+		if err := open(d.provenance); err != nil {
+			return out, err
+		}
+	}
 	for i, f := range files {
 		got, err := a.upload(ctx, c, f)
 		if err != nil {
 			return out, err
 		}
-		if i < len(out.Components) {
+		switch {
+		case i < len(out.Components):
 			out.Components[i].Input = got.Digest
-		} else {
+		case i == len(out.Components) && d.sbom != "":
 			out.SBOM = got.Digest
+		default:
+			out.Provenance = got.Digest
 		}
 	}
 	return out, nil

@@ -173,6 +173,17 @@ const maxDepth = 16
 // or not at all: encoding/json would take the last, another reader the first,
 // and the two would see different documents under one signature.
 func Decode(b []byte, v any) error {
+	if err := Unambiguous(b); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// Unambiguous is what of [Decode] holds for documents of other people, which
+// may have members that nobody here knows.
+func Unambiguous(b []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := checkValue(d, 0); err != nil {
 		return err
@@ -180,9 +191,7 @@ func Decode(b []byte, v any) error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("data after the document")
 	}
-	d = json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	return d.Decode(v)
+	return nil
 }
 
 func checkValue(d *json.Decoder, depth int) error {

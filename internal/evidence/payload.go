@@ -1,6 +1,8 @@
 package evidence
 
 import (
+	"encoding/json"
+
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -56,6 +58,7 @@ type Product struct {
 	Quorum         int             `json:"quorum"`
 	RetentionYears int             `json:"retention_years"`
 	SupportUntil   int64           `json:"support_until,omitempty"`
+	Provenance     json.RawMessage `json:"provenance,omitempty"` // statement.Rule; absent: none is demanded
 }
 
 // Registered is the payload of device_registered.
@@ -147,6 +150,24 @@ type Signed struct {
 	Custody   string           `json:"custody"`
 	Permit    fw.PermitID      `json:"permit"`
 	Decision  int64            `json:"decision"` // index of the key_use record
+
+	// What the custodian of the key had seen, by its own clock.
+	Approvals   any         `json:"approvals,omitempty"`    // []approval.Counted
+	Provenance  fw.Digest   `json:"provenance,omitzero"`    // of the build provenance in the manifest
+	RequestedBy fw.PersonID `json:"requested_by,omitempty"` // as the server told it
+	SignedAt    int64       `json:"signed_at,omitempty"`    // Unix seconds
+}
+
+// SigningRefused is the payload of signing_refused: the custodian of a key
+// would not sign.
+type SigningRefused struct {
+	Release   fw.ReleaseID     `json:"release"`
+	Component fw.ComponentName `json:"component,omitempty"` // of an image
+	Purpose   fw.Purpose       `json:"purpose"`             // image, statement
+	Key       fw.KeyName       `json:"key"`
+	Decision  int64            `json:"decision"` // index of the key_use record that did not convince
+	Kind      string           `json:"kind"`     // fw.Kind
+	Reason    string           `json:"reason"`   // for people
 }
 
 // Stated is the payload of release_stated.
@@ -155,6 +176,8 @@ type Stated struct {
 	Envelope []byte       `json:"envelope"` // exact bytes of the release statement's DSSE envelope
 	Custody  string       `json:"custody"`
 	Uses     []StatedUse  `json:"uses"` // one for each signature, in order
+
+	RequestedBy fw.PersonID `json:"requested_by,omitempty"`
 }
 
 // StatedUse is one key's part in a release statement.
@@ -163,7 +186,8 @@ type StatedUse struct {
 	KeyID     string      `json:"key_id"`
 	Algorithm string      `json:"algorithm"`
 	Permit    fw.PermitID `json:"permit"`
-	Decision  int64       `json:"decision"` // index of the key_use record
+	Decision  int64       `json:"decision"`            // index of the key_use record
+	SignedAt  int64       `json:"signed_at,omitempty"` // Unix seconds, the custodian's clock
 }
 
 // Published is the payload of release_published.

@@ -30,6 +30,7 @@ const (
 	TypeReleaseProposed    Type = "release_proposed"    // release
 	TypeApproval           Type = "approval"            // the subject's
 	TypeReleaseSigned      Type = "release_signed"      // release, key: one image
+	TypeSigningRefused     Type = "signing_refused"     // release, key: the custodian of the key would not sign
 	TypeReleaseStated      Type = "release_stated"      // release, keys: the release statement was signed
 	TypeReleasePublished   Type = "release_published"   // release
 	TypeReleaseWithdrawn   Type = "release_withdrawn"   // release
@@ -69,6 +70,7 @@ var Types = []Type{
 	TypeReleaseProposed,
 	TypeApproval,
 	TypeReleaseSigned,
+	TypeSigningRefused,
 	TypeReleaseStated,
 	TypeReleasePublished,
 	TypeReleaseWithdrawn,

@@ -25,6 +25,7 @@ type Draft struct {
 	FromVersion string          // constraint on the installed version, e.g. ">=1.0.0, <2.0.0"; empty: any
 	Components  []DraftComponent
 	SBOM        fw.Digest // of an uploaded JSON file; zero: none
+	Provenance  fw.Digest // of uploaded SLSA provenance in a DSSE envelope; zero: none
 	Notes       string    // for users
 	Advisory    string    // what is fixed; security releases need one
 }
@@ -74,7 +75,7 @@ func (d *Draft) check(p store.Product) (*fw.Manifest, error) {
 	}
 	m := &fw.Manifest{
 		Type: fw.TypeManifest, Product: p.ID, Version: d.Version, ReleaseType: d.Type, MixedReason: d.MixedReason,
-		Hardware: hardware, FromVersion: d.FromVersion, SBOM: d.SBOM, Notes: d.Notes, Advisory: d.Advisory,
+		Hardware: hardware, FromVersion: d.FromVersion, SBOM: d.SBOM, Provenance: d.Provenance, Notes: d.Notes, Advisory: d.Advisory,
 	}
 	if m.Components, err = d.components(p.ImageKey); err != nil {
 		return nil, err

@@ -7,18 +7,22 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
 	"math/big"
 	"slices"
+	"sync"
 
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
 	"github.com/writ-project/writ/internal/image/mcuboot"
 	"github.com/writ-project/writ/internal/signer"
+	"github.com/writ-project/writ/internal/statement"
+	"github.com/writ-project/writ/internal/store"
 )
 
 // formatMCUboot is the format whose images can be handed in finished or plain.
@@ -31,10 +35,59 @@ func (s *Service) inspect(ctx context.Context, m *fw.Manifest) error {
 			return err
 		}
 	}
+	if err := s.checkProvenance(ctx, m); err != nil {
+		return err
+	}
 	if m.SBOM.IsZero() {
 		return nil
 	}
 	return s.inspectSBOM(ctx, m.SBOM)
+}
+
+// checkProvenance holds the attached build provenance against the product's
+// rule. It runs when a release is proposed and again before anything is
+// signed.
+func (s *Service) checkProvenance(ctx context.Context, m *fw.Manifest) error {
+	product, err := store.ProductByID(s.o.DB.Snapshot(ctx), m.Product)
+	if err != nil {
+		return err
+	}
+	var rule statement.Rule
+	if product.Provenance != "" {
+		if err := json.Unmarshal([]byte(product.Provenance), &rule); err != nil {
+			return fw.Wrap(fw.Corrupt, err, "the stored provenance rule of product %s cannot be read", m.Product)
+		}
+	}
+	if m.Provenance.IsZero() {
+		if rule.IsZero() {
+			return nil
+		}
+		return fw.Errorf(fw.Invalid, "product %s demands build provenance by %s from %s: attach it with --provenance", m.Product, rule.Builder, rule.Source)
+	}
+	f, size, err := s.o.Blobs.Open(m.Provenance)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	if size > statement.MaxProvenance {
+		return fw.Errorf(fw.TooLarge, "the provenance has %d bytes, over the limit of %d", size, statement.MaxProvenance)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, statement.MaxProvenance))
+	if err != nil {
+		return fw.Wrap(fw.Unavailable, err, "the provenance cannot be read: try again, and look at the server's disk if it stays so")
+	}
+	if fw.DigestOf(b) != m.Provenance {
+		return fw.Errorf(fw.Corrupt, "the stored provenance is not %s: upload it again", m.Provenance)
+	}
+	p, err := statement.OpenProvenance(b)
+	if err != nil {
+		return err
+	}
+	outputs := make([]fw.Digest, len(m.Components))
+	for i, c := range m.Components {
+		outputs[i] = c.InputDigest
+	}
+	return p.Meets(rule, outputs)
 }
 
 func (s *Service) inspectComponent(ctx context.Context, m *fw.Manifest, c *fw.ManifestComponent) error {
@@ -151,6 +204,12 @@ func standIn(key crypto.Signer, like *x509.Certificate) ([]*x509.Certificate, er
 	return []*x509.Certificate{c}, err
 }
 
+// Making an RSA key takes up to a second, so these are kept.
+var (
+	throwawayRSA2048 = sync.OnceValues(func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+	throwawayRSA3072 = sync.OnceValues(func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 3072) })
+)
+
 func throwaway(alg signer.Algorithm) (crypto.Signer, error) {
 	switch alg {
 	case signer.Ed25519:
@@ -158,6 +217,13 @@ func throwaway(alg signer.Algorithm) (crypto.Signer, error) {
 		return key, err
 	case signer.ECDSAP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case signer.ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case signer.RSA2048:
+		return throwawayRSA2048()
+	case signer.RSA3072:
+		return throwawayRSA3072()
+	case signer.MLDSA65:
 	}
 	return nil, fw.Errorf(fw.Internal, "images are not signed with %s", alg)
 }

@@ -12,15 +12,13 @@ import (
 	"github.com/writ-project/writ/internal/store"
 )
 
-// custody says where image keys are kept (docs/formats/keys.md).
-const custody = "embedded-file"
-
 // warrant is a release whose images may be signed.
 type warrant struct {
 	row       store.Release
 	manifest  fw.Manifest
 	quorum    review.Quorum
 	decisions []int64 // index of the key_use record of each component
+	actor     fw.PersonID
 	at        time.Time
 }
 
@@ -41,6 +39,9 @@ func (s *Service) Publish(ctx context.Context, id fw.ReleaseID, actor fw.PersonI
 	if w.row.State == fw.ReleasePublished {
 		return w.row, nil
 	}
+	if err := s.checkProvenance(ctx, &w.manifest); err != nil {
+		return store.Release{}, err
+	}
 	images, err := s.signAll(ctx, w)
 	if err != nil {
 		return store.Release{}, err
@@ -57,7 +58,7 @@ func (s *Service) Publish(ctx context.Context, id fw.ReleaseID, actor fw.PersonI
 func (s *Service) authorize(ctx context.Context, id fw.ReleaseID, actor fw.PersonID) (*warrant, error) {
 	var w *warrant
 	err := s.o.DB.Tx(ctx, func(tx *store.Tx) error {
-		w = &warrant{at: tx.Now()}
+		w = &warrant{actor: actor, at: tx.Now()}
 		var err error
 		if w.row, err = store.ReleaseByID(tx, id); err != nil {
 			return err
@@ -152,8 +153,9 @@ func (s *Service) recordSigned(tx *store.Tx, w *warrant, i int, g signedImage, a
 		Data: evidence.Signed{
 			Release: id, Component: c.Name, Format: c.Format, Input: c.InputDigest,
 			Output: g.image.Digest, Size: g.image.Size, Envelope: g.image.Envelope,
-			Key: c.Key, KeyID: g.image.KeyID, Algorithm: g.algorithm, Custody: custody,
-			Permit: g.permit, Decision: w.decisions[i],
+			Key: c.Key, KeyID: g.image.KeyID, Algorithm: g.algorithm, Custody: g.record.Custody,
+			Permit: g.record.Permit, Decision: w.decisions[i],
+			Approvals: g.record.Approvals, Provenance: g.record.Provenance, RequestedBy: g.record.By, SignedAt: g.record.At,
 		},
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/writ-project/writ/internal/ledger"
 	"github.com/writ-project/writ/internal/review"
 	"github.com/writ-project/writ/internal/signer"
+	"github.com/writ-project/writ/internal/statement"
 	"github.com/writ-project/writ/internal/store"
 )
 
@@ -20,8 +21,8 @@ type Options struct {
 	DB        *store.DB
 	Ledger    *ledger.Ledger
 	Blobs     *blob.Dir
-	Signer    *signer.Signer
-	Keystore  *signer.Keystore
+	Custody   signer.Custody   // signs images and statements
+	Keystore  *signer.Keystore // knows their public keys
 	Approvers *review.Approvers
 	Approvals *review.Approvals
 
@@ -67,6 +68,7 @@ type Product struct {
 	Quorum         int             // approvers a release needs, at least 1
 	RetentionYears int             // how long evidence about its devices is kept; 0 means 10
 	SupportUntil   int64           // end of the support period, Unix seconds; 0: not decided
+	Provenance     statement.Rule  // the build provenance its releases need; zero: none
 }
 
 // Bounds of a product.
@@ -90,11 +92,17 @@ func (s *Service) CreateProduct(ctx context.Context, p Product, actor fw.PersonI
 	if err != nil {
 		return store.Product{}, fw.Wrap(fw.Internal, err, "cannot encode the hardware ids")
 	}
+	var rule []byte
+	if !p.Provenance.IsZero() {
+		if rule, err = json.Marshal(p.Provenance); err != nil {
+			return store.Product{}, fw.Wrap(fw.Internal, err, "cannot encode the provenance rule")
+		}
+	}
 	var row store.Product
 	err = s.o.DB.Tx(ctx, func(tx *store.Tx) error {
 		row = store.Product{
 			ID: p.Product, Name: p.Name, Hardware: string(hardware), ImageKey: p.ImageKey, Quorum: p.Quorum,
-			RetentionYears: p.RetentionYears, SupportUntil: p.SupportUntil, CreatedAt: tx.Now().Unix(),
+			RetentionYears: p.RetentionYears, SupportUntil: p.SupportUntil, Provenance: string(rule), CreatedAt: tx.Now().Unix(),
 		}
 		free, err := store.InsertProduct(tx, row)
 		if err != nil {
@@ -108,7 +116,7 @@ func (s *Service) CreateProduct(ctx context.Context, p Product, actor fw.PersonI
 			Streams: []evidence.StreamID{evidence.ProductStream(p.Product)},
 			Data: evidence.Product{
 				Product: p.Product, Name: p.Name, Hardware: p.Hardware, ImageKey: p.ImageKey, Quorum: p.Quorum,
-				RetentionYears: p.RetentionYears, SupportUntil: p.SupportUntil,
+				RetentionYears: p.RetentionYears, SupportUntil: p.SupportUntil, Provenance: rule,
 			},
 		})
 		return err
@@ -124,6 +132,9 @@ func (s *Service) checkProduct(p Product) error {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
 			return fw.Errorf(fw.Invalid, "product id %q may hold only lower-case letters, digits and -", p.Product)
 		}
+	}
+	if err := p.Provenance.Check(); err != nil {
+		return err
 	}
 	if err := checkText("product name", p.Name, maxProductName); err != nil {
 		return err

@@ -9,11 +9,14 @@ import (
 	"io"
 	"slices"
 
+	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
 	"github.com/writ-project/writ/internal/image/raw"
+	"github.com/writ-project/writ/internal/ledger"
 	"github.com/writ-project/writ/internal/signer"
+	"github.com/writ-project/writ/internal/store"
 )
 
 // signedImage is one image that was signed, stored and verified.
@@ -21,7 +24,7 @@ type signedImage struct {
 	image        fw.SignedImage
 	algorithm    string
 	envelopeSize int64
-	permit       fw.PermitID
+	record       signer.Record
 }
 
 // signAll signs every component of w. It writes blobs and no database.
@@ -39,36 +42,29 @@ func (s *Service) signAll(ctx context.Context, w *warrant) ([]signedImage, error
 	return out, nil
 }
 
-// sign signs component i under a permit from its key_use record, and believes
-// nothing until the stored result has been verified.
+// sign has component i signed on the strength of its key_use record, and
+// believes nothing until the stored result has been verified.
 func (s *Service) sign(ctx context.Context, w *warrant, i int) (signedImage, error) {
 	c := w.manifest.Components[i]
-	format, ok := formats.ForName(c.Format)
-	if !ok {
+	if _, ok := formats.ForName(c.Format); !ok {
 		return signedImage{}, fw.Errorf(fw.Conflict, "this version of writ does not know format %q: publish with one that does", c.Format)
-	}
-	permit, err := s.o.Signer.Mint(signer.Grant{
-		Purpose: fw.PurposeImage, Key: c.Key, Subject: c.InputDigest, Evidence: w.decisions[i], Verdict: signer.VerdictAllow,
-	})
-	if err != nil {
-		return signedImage{}, err
 	}
 	input, _, err := s.o.Blobs.Open(c.InputDigest)
 	if err != nil {
 		return signedImage{}, err
 	}
 	defer func() { _ = input.Close() }() // only read
-	chain, err := s.o.Keystore.Chain(c.Key)
+	decision, err := s.decision(ctx, w.decisions[i])
 	if err != nil {
 		return signedImage{}, err
 	}
-	res, digest, err := s.stream(ctx, permit, signer.ImageRequest{
-		Evidence: w.quorum.Evidence, Component: c.Name, Format: format, Input: input, At: w.at, Options: image.SignOptions{Certificates: chain},
-	})
+	res, digest, err := s.stream(ctx, signer.ImageOrder{Component: c.Name, Evidence: w.quorum.Evidence, Decision: decision, By: w.actor}, input)
 	if err != nil {
-		return signedImage{}, err
+		return signedImage{}, s.refused(ctx, w, err, evidence.SigningRefused{
+			Release: w.row.ID, Component: c.Name, Purpose: fw.PurposeImage, Key: c.Key, Decision: w.decisions[i],
+		})
 	}
-	out := signedImage{permit: permit.ID(), envelopeSize: int64(len(res.Envelope))}
+	out := signedImage{record: res, envelopeSize: int64(len(res.Envelope))}
 	if len(res.Envelope) > 0 {
 		if out.image.Envelope, _, err = s.o.Blobs.Import(ctx, bytes.NewReader(res.Envelope)); err != nil {
 			return signedImage{}, err
@@ -85,16 +81,46 @@ func (s *Service) sign(ctx context.Context, w *warrant, i int) (signedImage, err
 	return out, nil
 }
 
+// decision returns a committed key_use record with the proof that the log has
+// it.
+func (s *Service) decision(ctx context.Context, index int64) (signer.Decision, error) {
+	row, err := store.RecordByIndex(s.o.DB.Snapshot(ctx), index)
+	if err != nil {
+		return signer.Decision{}, err
+	}
+	receipt, err := s.o.Ledger.Receipt(index)
+	return signer.Decision{Salt: row.Salt, Record: row.Body, Receipt: receipt}, err
+}
+
+// refused puts on record that a signature was refused, and returns why. What
+// failed for another reason is no refusal.
+func (s *Service) refused(ctx context.Context, w *warrant, why error, r evidence.SigningRefused) error {
+	if !signer.IsRefusal(why) || ctx.Err() != nil {
+		return why
+	}
+	r.Kind, r.Reason = string(fw.KindOf(why)), signer.Reason(why)
+	err := s.o.DB.Tx(ctx, func(tx *store.Tx) error {
+		_, err := s.o.Ledger.Append(tx, ledger.Entry{
+			Type: evidence.TypeSigningRefused, Actor: string(w.actor), Data: r,
+			Streams: []evidence.StreamID{evidence.ReleaseStream(w.row.ID), evidence.KeyStream(r.Key)},
+		})
+		return err
+	})
+	if err != nil {
+		return fw.Wrap(fw.KindOf(why), err, "%s (and the refusal could not be put on record)", signer.Reason(why))
+	}
+	return why
+}
+
 // stream signs straight into the blob store, so that no image is in memory.
-func (s *Service) stream(ctx context.Context, p *signer.Permit, req signer.ImageRequest) (image.SignResult, fw.Digest, error) {
+func (s *Service) stream(ctx context.Context, o signer.ImageOrder, input io.ReaderAt) (signer.Record, fw.Digest, error) {
 	pr, pw := io.Pipe()
-	var res image.SignResult
+	var res signer.Record
 	var serr error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		req.Output = pw
-		res, serr = s.o.Signer.SignImage(ctx, p, req)
+		res, serr = s.o.Custody.SignImage(ctx, o, input, pw)
 		// Whatever failed, the reader must not take what came so far for all.
 		_ = pw.CloseWithError(serr) // never fails
 	}()
@@ -108,7 +134,7 @@ func (s *Service) stream(ctx context.Context, p *signer.Permit, req signer.Image
 		return res, digest, serr
 	case err != nil:
 		return res, digest, err
-	case digest != fw.Digest(res.SHA256) || size != res.Size:
+	case digest != res.Output || size != res.Size:
 		return res, digest, fw.Errorf(fw.Internal, "what was stored is not what was signed: look at the server's disk and publish again")
 	}
 	return res, digest, nil

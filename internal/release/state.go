@@ -21,6 +21,7 @@ type signedStatement struct {
 	envelope []byte
 	digest   fw.Digest // of the envelope
 	uses     []evidence.StatedUse
+	custody  string
 }
 
 // state makes and signs the statement about the signed images of w, under a
@@ -47,15 +48,17 @@ func (s *Service) state(ctx context.Context, w *warrant, images []signedImage, a
 	trusted := make([]crypto.PublicKey, len(out.uses))
 	for i := range out.uses {
 		u := &out.uses[i]
-		permit, err := s.o.Signer.Mint(signer.Grant{
-			Purpose: fw.PurposeStatement, Key: u.Key, Subject: fw.DigestOf(doc), Evidence: u.Decision, Verdict: signer.VerdictAllow,
-		})
+		decision, err := s.decision(ctx, u.Decision)
 		if err != nil {
 			return out, err
 		}
-		if envelopes[i], err = s.o.Signer.SignStatement(permit, doc, w.quorum.Evidence, w.at); err != nil {
-			return out, err
+		rec, err := s.o.Custody.SignStatement(ctx, signer.StatementOrder{Statement: doc, Evidence: w.quorum.Evidence, Decision: decision, By: actor})
+		if err != nil {
+			return out, s.refused(ctx, w, err, evidence.SigningRefused{
+				Release: w.row.ID, Purpose: fw.PurposeStatement, Key: u.Key, Decision: u.Decision,
+			})
 		}
+		envelopes[i] = rec.Envelope
 		info, err := s.o.Keystore.Public(u.Key)
 		if err != nil {
 			return out, err
@@ -63,7 +66,8 @@ func (s *Service) state(ctx context.Context, w *warrant, images []signedImage, a
 		if trusted[i], err = info.Public(); err != nil {
 			return out, err
 		}
-		u.Permit, u.KeyID, u.Algorithm = permit.ID(), info.KeyID, string(info.Algorithm)
+		u.Permit, u.KeyID, u.Algorithm, u.SignedAt = rec.Permit, info.KeyID, string(info.Algorithm), rec.At
+		out.custody = rec.Custody
 	}
 	if out.envelope, err = statement.Join(envelopes...); err != nil {
 		return out, err
@@ -111,7 +115,7 @@ func (s *Service) recordStated(tx *store.Tx, id fw.ReleaseID, g signedStatement,
 	}
 	_, err := s.o.Ledger.Append(tx, ledger.Entry{
 		Type: evidence.TypeReleaseStated, Actor: string(actor), Streams: streams,
-		Data: evidence.Stated{Release: id, Envelope: g.envelope, Custody: custody, Uses: g.uses},
+		Data: evidence.Stated{Release: id, Envelope: g.envelope, Custody: g.custody, Uses: g.uses, RequestedBy: actor},
 	})
 	if err != nil {
 		return err

@@ -102,7 +102,8 @@ func (w *world) openServices() {
 	}
 	w.approvers = review.NewApprovers(review.Options{DB: w.db, Ledger: w.ledger, Signer: w.signer, Keystore: w.keystore})
 	w.svc = release.New(release.Options{
-		DB: w.db, Ledger: w.ledger, Blobs: w.blobs, Signer: w.signer, Keystore: w.keystore,
+		DB: w.db, Ledger: w.ledger, Blobs: w.blobs, Keystore: w.keystore,
+		Custody:       signer.NewDesk(w.signer, signer.DeskOptions{Log: ls.Public(), Now: time.Now}),
 		StatementKeys: []fw.KeyName{"statement", "statement-pq"},
 		Approvers:     w.approvers, Approvals: review.NewApprovals(w.ledger, w.approvers),
 		CampaignApproved: func(_ *store.Tx, id fw.CampaignID) error {

@@ -15,13 +15,14 @@ type Product struct {
 	Quorum         int
 	RetentionYears int
 	SupportUntil   int64
+	Provenance     string // JSON of statement.Rule; empty: none is demanded
 	CreatedAt      int64
 }
 
-const productColumns = "id, name, hardware, image_key, quorum, retention_years, support_until, created_at"
+const productColumns = "id, name, hardware, image_key, quorum, retention_years, support_until, provenance, created_at"
 
 func scanProduct(s interface{ Scan(...any) error }) (p Product, err error) {
-	err = s.Scan(&p.ID, &p.Name, &p.Hardware, &p.ImageKey, &p.Quorum, &p.RetentionYears, &p.SupportUntil, &p.CreatedAt)
+	err = s.Scan(&p.ID, &p.Name, &p.Hardware, &p.ImageKey, &p.Quorum, &p.RetentionYears, &p.SupportUntil, &p.Provenance, &p.CreatedAt)
 	return p, err
 }
 
@@ -39,8 +40,8 @@ func Products(q Queryer) ([]Product, error) {
 
 // InsertProduct adds a product. It reports whether the id was free.
 func InsertProduct(tx *Tx, p Product) (bool, error) {
-	n, err := tx.exec("INSERT INTO product ("+productColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
-		p.ID, p.Name, p.Hardware, p.ImageKey, p.Quorum, p.RetentionYears, p.SupportUntil, p.CreatedAt)
+	n, err := tx.exec("INSERT INTO product ("+productColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
+		p.ID, p.Name, p.Hardware, p.ImageKey, p.Quorum, p.RetentionYears, p.SupportUntil, p.Provenance, p.CreatedAt)
 	return n == 1, err
 }
 

@@ -100,6 +100,7 @@ CREATE TABLE product (
 	quorum     BIGINT NOT NULL,
 	retention_years BIGINT NOT NULL,
 	support_until   BIGINT NOT NULL,
+	provenance TEXTC  NOT NULL, -- JSON of statement.Rule; empty: none is demanded
 	created_at BIGINT NOT NULL
 ) /*STRICT*/;
 

@@ -45,7 +45,7 @@ func TestVerifyAcceptsTheSamples(t *testing.T) {
 func TestInspectDescribesSignatureFiles(t *testing.T) {
 	for _, f := range both {
 		b := sampleEnvelope(t, f)
-		if !f.Detect(b[:image.PrefixSize]) {
+		if !f.Detect(b[:min(len(b), image.PrefixSize)]) {
 			t.Errorf("%s: not detected", f.Name())
 		}
 		if g, ok := DetectEnvelope(b); !ok || g != f {
@@ -68,7 +68,7 @@ func TestInspectDescribesSignatureFiles(t *testing.T) {
 	for _, f := range both {
 		b := sample(t, "payload.bin")
 		info, err := f.Inspect(t.Context(), bytes.NewReader(b), int64(len(b)))
-		if err != nil || f.Detect(b[:image.PrefixSize]) || info.Size != 4099 || info.Signatures != nil || info.Format != f.Name() {
+		if err != nil || f.Detect(b[:min(len(b), image.PrefixSize)]) || info.Size != 4099 || info.Signatures != nil || info.Format != f.Name() {
 			t.Errorf("%s: payload: got %+v, %v", f.Name(), info, err)
 		}
 		b = sample(t, "minisign.pub")
@@ -80,11 +80,11 @@ func TestInspectDescribesSignatureFiles(t *testing.T) {
 // A minisign comment too long for the detection prefix must not make the file a
 // signify one.
 func TestDetectWithALongComment(t *testing.T) {
-	b := []byte(untrustedPrefix + strings.Repeat("x", 100))
+	b := []byte(untrustedPrefix + strings.Repeat("x", image.PrefixSize))
 	if !(Format{}).Detect(b[:image.PrefixSize]) || (Signify{}).Detect(b[:image.PrefixSize]) {
 		t.Error("want minisign to take it, and Inspect to tell")
 	}
-	env := bytes.Replace(sampleEnvelope(t, Signify{}), []byte("verify with"), bytes.Repeat([]byte("x"), 100), 1)
+	env := bytes.Replace(sampleEnvelope(t, Signify{}), []byte("verify with"), bytes.Repeat([]byte("x"), image.PrefixSize), 1)
 	info, err := Format{}.Inspect(t.Context(), bytes.NewReader(env), int64(len(env)))
 	if err != nil || info.Format != "signify" {
 		t.Errorf("got %+v, %v", info, err)

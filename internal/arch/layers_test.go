@@ -50,6 +50,7 @@ var sameLayer = []struct{ from, to, why string }{
 	{"internal/image/rauc", "internal/image/cms", "its signature is CMS"},
 	{"internal/custody/*", "internal/custody", "the back ends implement its Backend"},
 	{"internal/custody/pkcs11/token", "internal/custody/pkcs11", "the two ends of a pipe share its frames"},
+	{"internal/custody/backends", "internal/custody/*", "it is the list of back ends"},
 	{"internal/signer", "internal/custody", "its keys may be elsewhere"},
 	{"internal/api", "internal/httpd", "handlers, limits and problems are shared"},
 	{"internal/console", "internal/httpd", "handlers, limits and problems are shared"},

@@ -222,7 +222,7 @@ func refusedRecord(p *Permit) Record {
 func (d *Desk) record(p *Permit, counted []approval.Counted, provenance fw.Digest, at time.Time) Record {
 	info, _ := d.s.ks.Public(p.grant.Key)
 	return Record{
-		Permit: p.id, Evidence: p.grant.Evidence, Key: p.grant.Key, KeyID: info.KeyID, Algorithm: info.Algorithm, Custody: d.s.custodyOf(&private{info: info}),
+		Permit: p.id, Evidence: p.grant.Evidence, Key: p.grant.Key, KeyID: info.KeyID, Algorithm: info.Algorithm, Custody: d.s.custodyOf(info),
 		Input: p.grant.Subject, Approvals: counted, Provenance: provenance, By: p.grant.By, At: at.Unix(),
 	}
 }
@@ -261,7 +261,7 @@ func (d *Desk) refused(err error, r refusal) error {
 		return err
 	}
 	at := d.o.Now().Unix()
-	e := Entry{Kind: EntryRefused, At: at, Key: r.key, Permit: r.permit, Document: r.document, Component: r.component, By: r.by, Reason: reason(err)}
+	e := Entry{Kind: EntryRefused, At: at, Key: r.key, Permit: r.permit, Document: r.document, Component: r.component, By: r.by, Reason: Reason(err)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if m := at / 60; m != d.minute {
@@ -278,8 +278,8 @@ func (d *Desk) refused(err error, r refusal) error {
 	return err
 }
 
-// reason is what err says to the caller, bounded.
-func reason(err error) string {
+// Reason is what a refusal says to the caller, bounded to 500 bytes.
+func Reason(err error) string {
 	msg := "refused"
 	if e, ok := errors.AsType[*fw.Error](err); ok {
 		msg = e.Msg

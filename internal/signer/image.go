@@ -89,7 +89,7 @@ func (s *Signer) SignImage(ctx context.Context, p *Permit, req ImageRequest) (im
 	return res, s.journal.Append(Entry{
 		Kind: EntrySigned, At: req.At.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
 		Output: res.SHA256, Document: fw.DigestOf(req.Evidence.Document), Component: c.Name, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm,
-		Custody: s.custodyOf(k), Approvals: quorum.Counted, Provenance: manifest.Provenance, By: grant.By,
+		Custody: s.custodyOf(k.info), Approvals: quorum.Counted, Provenance: manifest.Provenance, By: grant.By,
 	})
 }
 

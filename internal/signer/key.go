@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"filippo.io/mldsa"
 
+	"github.com/writ-project/writ/internal/custody"
 	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -26,7 +28,10 @@ type Algorithm string
 const (
 	Ed25519   Algorithm = "ed25519"    // RFC 8032
 	ECDSAP256 Algorithm = "ecdsa-p256" // FIPS 186-5, with SHA-256
-	MLDSA65   Algorithm = "ml-dsa-65"  // FIPS 204
+	ECDSAP384 Algorithm = "ecdsa-p384" // FIPS 186-5
+	RSA2048   Algorithm = "rsa-2048"   // RFC 8017; PSS or PKCS #1 as the format wants
+	RSA3072   Algorithm = "rsa-3072"
+	MLDSA65   Algorithm = "ml-dsa-65" // FIPS 204
 )
 
 // KeyState says whether a key may still be used.
@@ -42,7 +47,7 @@ const (
 // certificates are P-256 for the sake of TLS stacks on small devices; roots
 // and logs are Ed25519 because their formats are (C2SP signed notes, DSSE).
 var purposes = map[fw.Purpose][]Algorithm{
-	fw.PurposeImage:         {ECDSAP256, Ed25519},
+	fw.PurposeImage:         {ECDSAP256, Ed25519, ECDSAP384, RSA2048, RSA3072},
 	fw.PurposeAuthorization: {Ed25519, ECDSAP256},
 	fw.PurposeLog:           {Ed25519},
 	fw.PurposeDeviceCA:      {ECDSAP256},
@@ -59,8 +64,8 @@ func DefaultAlgorithm(p fw.Purpose) Algorithm {
 	return ""
 }
 
-// typeKey is the "type" member of a KeyInfo.
-const typeKey = "writ-key/v1"
+// TypeKey is the "type" member of a KeyInfo.
+const TypeKey = "writ-key/v1"
 
 const maxKeyInfo = 8 << 10 // bytes
 
@@ -74,6 +79,11 @@ type KeyInfo struct {
 	KeyID     string     `json:"key_id"`     // hexadecimal SHA-256 of the SubjectPublicKeyInfo DER
 	CreatedAt int64      `json:"created_at"` // Unix seconds
 	State     KeyState   `json:"state"`
+
+	// Custody is the URI of the key at the place that keeps it (package
+	// custody), e.g. "pkcs11:token=fw;object=image-1"; empty: the key is in a
+	// file of the key store.
+	Custody string `json:"custody,omitempty"`
 }
 
 // ParseKeyInfo reads and checks a key's metadata.
@@ -97,8 +107,8 @@ func ParseKeyInfo(b []byte) (KeyInfo, error) {
 }
 
 func (i KeyInfo) check() error {
-	if i.Type != typeKey {
-		return fw.Errorf(fw.Invalid, "key metadata has type %q, not %q", i.Type, typeKey)
+	if i.Type != TypeKey {
+		return fw.Errorf(fw.Invalid, "key metadata has type %q, not %q", i.Type, TypeKey)
 	}
 	if err := checkName(i.Name); err != nil {
 		return err
@@ -120,6 +130,9 @@ func (i KeyInfo) check() error {
 	id, err := keyID(pub)
 	if err != nil || id != i.KeyID {
 		return fw.Wrap(fw.Invalid, err, "key %q: the key id is not that of its public key", i.Name)
+	}
+	if i.Custody != "" && custody.SchemeOf(i.Custody) == "" {
+		return fw.Errorf(fw.Invalid, "key %q is kept at %q, which is no URI", i.Name, i.Custody)
 	}
 	return nil
 }
@@ -156,8 +169,18 @@ func algorithmOf(pub crypto.PublicKey) (Algorithm, error) {
 	case ed25519.PublicKey:
 		return Ed25519, nil
 	case *ecdsa.PublicKey:
-		if k.Curve == elliptic.P256() {
+		switch k.Curve {
+		case elliptic.P256():
 			return ECDSAP256, nil
+		case elliptic.P384():
+			return ECDSAP384, nil
+		}
+	case *rsa.PublicKey:
+		switch k.N.BitLen() {
+		case 2048:
+			return RSA2048, nil
+		case 3072:
+			return RSA3072, nil
 		}
 	case *mldsa.PublicKey:
 		if k.Parameters() == mldsa.MLDSA65() {
@@ -178,6 +201,12 @@ func generate(alg Algorithm) (crypto.Signer, error) {
 		return k, err
 	case ECDSAP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case RSA2048:
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case RSA3072:
+		return rsa.GenerateKey(rand.Reader, 3072)
 	case MLDSA65:
 		return mldsa.GenerateKey(mldsa.MLDSA65())
 	}

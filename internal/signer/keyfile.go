@@ -108,7 +108,7 @@ func parseIdentity(b []byte) (*age.X25519Identity, error) {
 // that changing the purpose in the metadata does not change what the key is
 // for. OpenSSL ignores text before a PEM block.
 func header(i KeyInfo) string {
-	return fmt.Sprintf("%s name=%s purpose=%s algorithm=%s key_id=%s\n", typeKey, i.Name, i.Purpose, i.Algorithm, i.KeyID)
+	return fmt.Sprintf("%s name=%s purpose=%s algorithm=%s key_id=%s\n", TypeKey, i.Name, i.Purpose, i.Algorithm, i.KeyID)
 }
 
 func sealKey(info KeyInfo, key crypto.Signer, to age.Recipient) ([]byte, error) {
@@ -125,6 +125,9 @@ func sealKey(info KeyInfo, key crypto.Signer, to age.Recipient) ([]byte, error) 
 // OpenKeystore calls it, before ks is shared.
 func (ks *Keystore) load(name fw.KeyName) (*private, error) {
 	info := ks.infos[name]
+	if info.Custody != "" {
+		return ks.reach(info)
+	}
 	path := ks.path(name, privateSuffix)
 	sealed, err := readPrivate(path)
 	if err != nil {

@@ -2,6 +2,7 @@ package signer
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/writ-project/writ/internal/custody"
 	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/fw"
 )
@@ -47,12 +49,18 @@ type KeystoreOptions struct {
 	// ScryptLogN is the scrypt work factor, log2 of N, for a new identity;
 	// 0 means 18, about a second and 256 MiB. Lower it only in tests.
 	ScryptLogN int
+
+	// Backends are the places that keys are kept in beside the files. A key in
+	// a place that has none here is offline: it verifies. The key store does
+	// not close them.
+	Backends []custody.Backend
 }
 
 // Keystore is a directory of keys. It is safe for concurrent use by one
 // process.
 type Keystore struct {
 	dir      string
+	backends []custody.Backend
 	identity *age.X25519Identity
 
 	mu       sync.RWMutex
@@ -62,6 +70,9 @@ type Keystore struct {
 
 // OpenKeystore unlocks the key store in dir, making the directory and its
 // identity if there are none. It costs one scrypt, whatever the number of keys.
+//
+// A key on a token or in a service is asked for, too: one that cannot be
+// reached is an error here, not at the first signature.
 func OpenKeystore(dir string, opt KeystoreOptions) (*Keystore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fw.Wrap(fw.Unavailable, err, "cannot make the key directory %s: check its owner and permissions", dir)
@@ -69,7 +80,7 @@ func OpenKeystore(dir string, opt KeystoreOptions) (*Keystore, error) {
 	if err := checkMode(dir, 0o022); err != nil {
 		return nil, err
 	}
-	ks := &Keystore{dir: dir, infos: map[fw.KeyName]KeyInfo{}, unlocked: map[fw.KeyName]*private{}}
+	ks := &Keystore{dir: dir, backends: opt.Backends, infos: map[fw.KeyName]KeyInfo{}, unlocked: map[fw.KeyName]*private{}}
 	if err := ks.readInfos(); err != nil {
 		return nil, err
 	}
@@ -146,14 +157,9 @@ func (ks *Keystore) Create(ctx context.Context, name fw.KeyName, purpose fw.Purp
 	if err != nil {
 		return KeyInfo{}, err
 	}
-	spki, err := dsse.MarshalPublicKey(key.Public())
+	info, err := newInfo(name, purpose, key.Public(), now)
 	if err != nil {
 		return KeyInfo{}, err
-	}
-	info := KeyInfo{
-		Type: typeKey, Name: name, Purpose: purpose, Algorithm: alg,
-		PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})),
-		KeyID:     fw.DigestOf(spki).Hex(), CreatedAt: now.Unix(), State: KeyActive,
 	}
 	sealed, err := sealKey(info, key, ks.identity.Recipient())
 	if err != nil {
@@ -180,6 +186,22 @@ func (ks *Keystore) Create(ctx context.Context, name fw.KeyName, purpose fw.Purp
 	ks.infos[name] = info
 	ks.unlocked[name] = &private{info, key}
 	return info, nil
+}
+
+func newInfo(name fw.KeyName, purpose fw.Purpose, pub crypto.PublicKey, now time.Time) (KeyInfo, error) {
+	alg, err := algorithmOf(pub)
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	spki, err := dsse.MarshalPublicKey(pub)
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	return KeyInfo{
+		Type: TypeKey, Name: name, Purpose: purpose, Algorithm: alg,
+		PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})),
+		KeyID:     fw.DigestOf(spki).Hex(), CreatedAt: now.Unix(), State: KeyActive,
+	}, nil
 }
 
 // List returns every key, retired ones too, by name.
@@ -242,6 +264,8 @@ func (ks *Keystore) use(name fw.KeyName, purpose fw.Purpose) (*private, error) {
 		return nil, fw.Errorf(fw.Forbidden, "key %q is for %s and cannot be used for %s", name, info.Purpose, purpose)
 	case info.State != KeyActive:
 		return nil, fw.Errorf(fw.Conflict, "key %q is %s", name, info.State)
+	case k == nil && info.Custody != "":
+		return nil, fw.Errorf(fw.Unavailable, "key %q is kept at %s and this process is not set up for that: see docs/signing.md", name, info.Custody)
 	case k == nil:
 		return nil, fw.Errorf(fw.Unavailable, "the private part of key %q is not on this host (%s is missing)", name, ks.path(name, privateSuffix))
 	}

@@ -63,7 +63,7 @@ func (s *Signer) seal(p *Permit, payloadType string, document []byte, at time.Ti
 	}
 	return env, s.journal.Append(Entry{
 		Kind: EntrySigned, At: at.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
-		Output: fw.DigestOf(env), Document: grant.Subject, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm, Custody: s.custodyOf(k),
+		Output: fw.DigestOf(env), Document: grant.Subject, KeyID: k.info.KeyID, Algorithm: k.info.Algorithm, Custody: s.custodyOf(k.info),
 		By: grant.By, Trust: trust,
 	})
 }

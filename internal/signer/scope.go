@@ -47,6 +47,3 @@ func (s *scoped) close() bool {
 	s.closed = true
 	return s.uses > 0
 }
-
-// store is the kind of store that k is in, as evidence names it.
-func (*private) store() string { return "file" }

@@ -24,23 +24,18 @@ type Options struct {
 	// roster root key of the key store.
 	Roots *Roots
 
-	// Place says in the journal where the signer runs; empty means
-	// [PlaceEmbedded].
-	Place Place
+	// Custody says in evidence where the keys in files are; empty means
+	// [CustodyEmbedded].
+	Custody string
 }
 
-// Place is where a signer runs.
-type Place string
-
-// Places. Evidence names the custody of a key by the place and the kind of
-// store there: embedded-file, remote-file.
+// Where keys in files are, as evidence says it. A key that is elsewhere is
+// named by the kind of that place, pkcs11 say.
 const (
-	PlaceEmbedded Place = "embedded" // in the server's own process
-	PlaceRemote   Place = "remote"   // in a writ-signer process
+	CustodyEmbedded = "embedded-file" // in the server's own process
+	CustodyRemote   = "remote-file"   // in a writ-signer process
+	CustodyOffline  = "offline"       // where no process of ours is
 )
-
-// custodyOf says where k is kept, as evidence names it.
-func (s *Signer) custodyOf(k *private) string { return string(s.opt.Place) + "-" + k.store() }
 
 // Signer redeems permits. It is safe for concurrent use.
 type Signer struct {
@@ -62,8 +57,8 @@ func Open(ks *Keystore, opt Options) (*Signer, error) {
 	if opt.MinApprovals <= 0 {
 		opt.MinApprovals = 1
 	}
-	if opt.Place == "" {
-		opt.Place = PlaceEmbedded
+	if opt.Custody == "" {
+		opt.Custody = CustodyEmbedded
 	}
 	j, err := OpenJournal(opt.Journal)
 	if err != nil {

@@ -44,7 +44,7 @@ func (s *Signer) SignStatement(p *Permit, document []byte, e ApprovalEvidence, a
 	return env, s.journal.Append(Entry{
 		Kind: EntrySigned, At: at.Unix(), Permit: p.id, Purpose: grant.Purpose, Key: grant.Key, Subject: grant.Subject, Evidence: grant.Evidence,
 		Output: fw.DigestOf(env), Document: fw.DigestOf(e.Document), KeyID: k.info.KeyID, Algorithm: k.info.Algorithm,
-		Custody: s.custodyOf(k), Approvals: quorum.Counted, Provenance: manifest.Provenance, By: grant.By,
+		Custody: s.custodyOf(k.info), Approvals: quorum.Counted, Provenance: manifest.Provenance, By: grant.By,
 	})
 }
 

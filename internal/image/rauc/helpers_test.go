@@ -103,3 +103,5 @@ func change(b []byte, i int) []byte {
 	out[i] ^= 1
 	return out
 }
+
+func certs(s cmstest.Signer) []*x509.Certificate { return []*x509.Certificate{s.Certificate} }

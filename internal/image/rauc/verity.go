@@ -63,8 +63,8 @@ func (t tree) check(ctx context.Context, r io.ReaderAt, also io.Writer) error {
 	if err := image.ReadAt(r, block, top.off); err != nil {
 		return fmt.Errorf("reading top of hash tree: %w", err)
 	}
-	h := sha256.New()
-	if got := t.sum(h, block); !bytes.Equal(got, t.root) {
+	h := hasher{Hash: sha256.New(), salt: t.salt}
+	if got := h.of(block); !bytes.Equal(got, t.root) {
 		return fmt.Errorf("checking top of hash tree: it has %x, verity-hash says %x: %w", got, t.root, image.ErrBadDigest)
 	}
 	for i := len(ls) - 1; i > 0; i-- {
@@ -84,7 +84,7 @@ func (t tree) checkLevel(ctx context.Context, r io.ReaderAt, above, below level,
 	blocks := image.Section(ctx, r, below.off, below.blocks*blockSize)
 	want := make([]byte, blockSize)
 	buf := make([]byte, verityFan*blockSize) // what one block of digests covers
-	h := sha256.New()
+	h := hasher{Hash: sha256.New(), salt: t.salt}
 	for at := int64(0); at < below.blocks; at += verityFan {
 		n := min(verityFan, below.blocks-at)
 		if _, err := io.ReadFull(digests, want); err != nil {
@@ -99,7 +99,7 @@ func (t tree) checkLevel(ctx context.Context, r io.ReaderAt, above, below level,
 		if also != nil {
 			other.Go(func() { _, failed = also.Write(buf[:n*blockSize]) })
 		}
-		err := t.checkBlocks(h, buf[:n*blockSize], want, at)
+		err := checkBlocks(&h, buf[:n*blockSize], want, at)
 		other.Wait()
 		if err != nil {
 			return err
@@ -113,10 +113,10 @@ func (t tree) checkLevel(ctx context.Context, r io.ReaderAt, above, below level,
 
 // checkBlocks compares blocks with want, the block of digests that covers them.
 // at is the number of the first.
-func (t tree) checkBlocks(h hash.Hash, blocks, want []byte, at int64) error {
+func checkBlocks(h *hasher, blocks, want []byte, at int64) error {
 	n := len(blocks) / blockSize
 	for i := range n {
-		got := t.sum(h, blocks[i*blockSize:(i+1)*blockSize])
+		got := h.of(blocks[i*blockSize:(i+1)*blockSize])
 		if !bytes.Equal(got, want[i*veritySum:(i+1)*veritySum]) {
 			return fmt.Errorf("block %d is not the one that was hashed: %w", at+int64(i), image.ErrBadDigest)
 		}
@@ -127,10 +127,17 @@ func (t tree) checkBlocks(h hash.Hash, blocks, want []byte, at int64) error {
 	return nil
 }
 
-// sum is the digest of one block. It is valid until the next call with h.
-func (t tree) sum(h hash.Hash, block []byte) []byte {
+// hasher makes the digests of blocks, without a new one for each of millions.
+type hasher struct {
+	hash.Hash
+	salt []byte
+	buf  [veritySum]byte
+}
+
+// of is the digest of one block. It is valid until the next call.
+func (h *hasher) of(block []byte) []byte {
 	h.Reset()
-	_, _ = h.Write(t.salt) // a hash never fails
+	_, _ = h.Write(h.salt) // a hash never fails
 	_, _ = h.Write(block)
-	return h.Sum(nil)
+	return h.Sum(h.buf[:0])
 }

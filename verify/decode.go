@@ -163,7 +163,7 @@ func decoderOf(t evidence.Type) func(*evidence.Record) (any, error) {
 		return into[rosterDoc]
 	case evidence.TypeTrustBundle:
 		return into[trustDoc]
-	case evidence.TypeServerStarted, evidence.TypeKeyCertified, evidence.TypePersonAdded, evidence.TypePersonDisabled, evidence.TypeTokenCreated,
+	case evidence.TypeServerStarted, evidence.TypeKeyCertified, evidence.TypeSigningRefused, evidence.TypePersonAdded, evidence.TypePersonDisabled, evidence.TypeTokenCreated,
 		evidence.TypeTokenRevoked, evidence.TypeDeviceAttributes, evidence.TypeEnrolmentToken, evidence.TypeLifecycleRequested,
 		evidence.TypeIntegrity, evidence.TypeAccessDenied, evidence.TypeRefusalSummary:
 	}

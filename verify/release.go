@@ -94,6 +94,8 @@ func (a *auditor) imageSigned(it *item, d *evidence.Signed) {
 		a.failIn(s, it, "record %d, on which the signature stands, is no decision about release %s", d.Decision, d.Release)
 	case use.Key != d.Key || use.Subject != d.Input:
 		a.failIn(s, it, "the decision in record %d was about another key or other bytes", d.Decision)
+	case d.Provenance != r.manifest.Provenance && (d.SignedAt != 0 || !d.Provenance.IsZero()):
+		a.failIn(s, it, "the signer saw another build provenance than the manifest names")
 	case key.Purpose != fw.PurposeImage || key.KeyID != d.KeyID:
 		a.failIn(s, it, "key %s with id %s is not an image key of this log", d.Key, clip(d.KeyID))
 	}

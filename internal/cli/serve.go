@@ -32,6 +32,7 @@ type ready struct {
 func (a *app) serveCmd() *cobra.Command {
 	var c config.Config
 	var readyFile, logFormat string
+	var printLogKey bool
 	var level slog.Level
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -41,11 +42,17 @@ func (a *app) serveCmd() *cobra.Command {
 The first run makes the keys, a CA, and an admin with a token that is printed
 once. The keys live on this host, encrypted with the passphrase, which comes
 from ` + config.PassphraseEnv + `, from the file that ` + config.PassphraseFileEnv + ` names, or from the
-terminal. Whoever has the data folder and the passphrase has the keys.`,
+terminal. Whoever has the data folder and the passphrase has the keys.
+
+In production the keys that sign firmware belong into writ-signer, a process of
+another user or on another host, which signs what people approved and nothing
+else: see writ-signer --help, and --signer.`,
 		Example: examples(
 			"writ serve --data ./writ-data",
 			"writ serve --data /var/lib/writ --listen :8443 --hostname updates.example.org",
 			"writ serve --data /var/lib/writ --database postgres://writ@db/writ",
+			"writ serve --data /var/lib/writ --print-log-key",
+			"writ serve --data /var/lib/writ --signer unix:/run/writ/signer.sock",
 		),
 		Args: exactly(),
 		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
@@ -54,6 +61,13 @@ terminal. Whoever has the data folder and the passphrase has the keys.`,
 				return err
 			}
 			if c.Passphrase, err = a.passphrase(&c); err != nil {
+				return err
+			}
+			if printLogKey {
+				key, err := server.LogKey(cmd.Context(), c)
+				if err == nil {
+					putf(a.out, "%s\n", key)
+				}
 				return err
 			}
 			return a.serve(cmd.Context(), c, readyFile, log)
@@ -71,6 +85,11 @@ terminal. Whoever has the data folder and the passphrase has the keys.`,
 	f.DurationVar(&c.RenewBefore, "renew-before", 0, "how long before its end a certificate is renewed (default 720h, at most a third of its life)")
 	f.Int64Var(&c.MaxUpload, "max-upload", config.DefaultMaxUpload, "largest file taken, in bytes")
 	f.IntVar(&c.ScryptLogN, "scrypt-log-n", 0, "work factor of the passphrase for a new key folder (default 18, about a second)")
+	f.StringVar(&c.Signer, "signer", "", "writ-signer that keeps the image keys: unix:PATH or https://HOST:PORT")
+	f.StringVar(&c.SignerCA, "signer-ca", "", "PEM file with the CA of the signer's certificate, for https")
+	f.StringVar(&c.SignerCert, "signer-cert", "", "PEM file with this server's certificate for the signer")
+	f.StringVar(&c.SignerKey, "signer-key", "", "PEM file with the key of --signer-cert")
+	f.BoolVar(&printLogKey, "print-log-key", false, "make this server's keys if there are none, print the verifier key of its log, which writ-signer init wants, and end")
 	f.StringVar(&readyFile, "ready-file", "", "write address, CA and, on the first run, the token to this file once the port is open (mode 0600)")
 	f.StringVar(&logFormat, "log-format", "text", "text or json; the log goes to stderr")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -173,10 +192,15 @@ func (a *app) greet(c config.Config, r ready, first *access.Issued) {
 	if err != nil {
 		keys = c.Keys()
 	}
+	what, approver := "THE KEYS LIVE ON THIS HOST", "writ approver add NAME KEY.pub     # who may approve; never who proposes"
+	if c.Signer != "" {
+		what = "THE KEYS OF FIRMWARE ARE AT THE SIGNER, " + c.Signer + ".\nThe keys of the log, of authorizations and of the device CA are on this host"
+		approver = "writ-signer roster add NAME KEY.pub  # at the signer: who may approve"
+	}
 	putf(a.out, `
 ================================ FIRST RUN ================================
 
-THE KEYS LIVE ON THIS HOST, in %s.
+%s, in %s.
 Whoever has that folder and the passphrase can sign as this server. Keep the
 passphrase elsewhere. Without it the keys are lost.
 
@@ -192,12 +216,12 @@ Next, on any machine:
 
   writ login %s \
     --ca-fingerprint %s
-  writ approver add NAME KEY.pub     # who may approve; never who proposes
+  %s
   writ operator add NAME
   writ product create --help
 
 The admin cannot approve: approvals are signatures by other people's SSH keys.
 ===========================================================================
 
-`, keys, first.ExpiresAt.UTC().Format("2006-01-02"), r.Token, r.Fingerprint, r.URL, r.Fingerprint)
+`, what, keys, first.ExpiresAt.UTC().Format("2006-01-02"), r.Token, r.Fingerprint, r.URL, r.Fingerprint, approver)
 }

@@ -43,6 +43,15 @@ type Config struct {
 	// file, never from a flag.
 	Passphrase []byte
 
+	// Signer is where a writ-signer keeps the keys of images and release
+	// statements: unix:PATH or https://HOST:PORT. Empty: they are in Keys, and
+	// whoever has this host has them.
+	Signer string
+
+	// SignerCA, SignerCert and SignerKey are PEM files for a signer at https:
+	// what issued its certificate, and this server's certificate and key.
+	SignerCA, SignerCert, SignerKey string
+
 	// ScryptLogN is the work factor of the passphrase for a new key folder;
 	// 0 is 18, about one second. Tests and the demo lower it.
 	ScryptLogN int
@@ -112,6 +121,9 @@ func (c *Config) Complete() error {
 	}
 	if strings.ContainsAny(c.Name, " +\n\t") || len(c.Name) > 128 {
 		return fw.Errorf(fw.Invalid, "--name %q may not hold spaces or plus signs and has at most 128 characters", c.Name)
+	}
+	if c.Signer == "" && (c.SignerCA != "" || c.SignerCert != "" || c.SignerKey != "") {
+		return fw.Errorf(fw.Invalid, "--signer-ca, --signer-cert and --signer-key belong to --signer https://HOST:PORT")
 	}
 	if c.Interval < time.Second || c.Interval > 31*24*time.Hour {
 		return fw.Errorf(fw.Invalid, "--interval must be between 1s and 744h, not %s", c.Interval)

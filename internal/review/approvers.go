@@ -22,6 +22,10 @@ type Options struct {
 	Signer   *signer.Signer
 	Keystore *signer.Keystore
 
+	// Custody is who else checks approvals, and must know each roster; nil:
+	// the Signer does.
+	Custody signer.Custody
+
 	// RootKey names the key that signs rosters; empty means the only active
 	// one of that purpose.
 	RootKey fw.KeyName
@@ -74,6 +78,18 @@ func (a *Approvers) Newest(q store.Queryer) (*approval.Roster, []byte, error) {
 // open checks a stored roster against the roster root keys: whoever can write
 // to the database cannot make approvers.
 func (a *Approvers) open(row store.Versioned) (*approval.Roster, error) {
+	roster, err := a.signed(row.Envelope)
+	if fw.KindOf(err) == fw.Conflict {
+		return nil, err
+	}
+	if err != nil || roster.Version() != row.Version {
+		return nil, fw.Wrap(fw.Corrupt, err, "roster version %d in the database is not what a roster root key signed: restore the database from a backup, and find out who changed it", row.Version)
+	}
+	return roster, nil
+}
+
+// signed returns the roster in an envelope that an active root key signed.
+func (a *Approvers) signed(envelope []byte) (*approval.Roster, error) {
 	err := fw.Errorf(fw.Conflict, "there is no active roster root key: create one, or put the public file of an offline one into the key directory")
 	for _, info := range a.roots() {
 		pub, perr := info.Public()
@@ -84,11 +100,11 @@ func (a *Approvers) open(row store.Versioned) (*approval.Roster, error) {
 		if !ok {
 			continue
 		}
-		roster, oerr := approval.OpenRoster(row.Envelope, key)
-		if oerr == nil && roster.Version() == row.Version {
+		roster, oerr := approval.OpenRoster(envelope, key)
+		if oerr == nil {
 			return roster, nil
 		}
-		err = fw.Wrap(fw.Corrupt, oerr, "roster version %d in the database is not what a roster root key signed: restore the database from a backup, and find out who changed it", row.Version)
+		err = oerr
 	}
 	return nil, err
 }
@@ -105,6 +121,9 @@ func (a *Approvers) rootKey() (fw.KeyName, error) {
 		return a.o.RootKey, nil
 	}
 	roots := a.roots()
+	if len(roots) > 0 && !slices.ContainsFunc(roots, func(i signer.KeyInfo) bool { return a.o.Keystore.Holds(i.Name) }) {
+		return "", fw.Errorf(fw.Conflict, "the roster root keys are not on this server, so it cannot change who approves: run writ-signer roster add NAME KEY.pub where the signer is, or sign a roster in a ceremony")
+	}
 	if len(roots) != 1 {
 		return "", fw.Errorf(fw.Conflict, "there are %d active roster root keys where one is needed: create one, or name the one to use in the configuration", len(roots))
 	}
@@ -120,7 +139,7 @@ func (a *Approvers) SyncSigner(ctx context.Context, at time.Time) error {
 		return err
 	}
 	for known, d := range slices.Backward(docs) {
-		err := a.o.Signer.AdoptRoster(d.Envelope, at)
+		err := a.adopt(ctx, d.Envelope, at)
 		if fw.KindOf(err) == fw.Conflict && known > 0 {
 			continue // the signer is further behind than this version
 		}
@@ -128,11 +147,45 @@ func (a *Approvers) SyncSigner(ctx context.Context, at time.Time) error {
 			return err
 		}
 		for _, d := range docs[known+1:] {
-			if err := a.o.Signer.AdoptRoster(d.Envelope, at); err != nil {
+			if err := a.adopt(ctx, d.Envelope, at); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	return nil
+}
+
+// adopt shows one roster to whoever checks approvals.
+func (a *Approvers) adopt(ctx context.Context, envelope []byte, at time.Time) error {
+	if a.o.Custody != nil {
+		return a.o.Custody.AdoptRoster(ctx, envelope)
+	}
+	return a.o.Signer.AdoptRoster(envelope, at)
+}
+
+// Import puts a roster on file that was signed elsewhere: in a ceremony, or by
+// a signer that keeps the root key. It must follow the newest; one that is on
+// file already is no error.
+func (a *Approvers) Import(ctx context.Context, envelope []byte, actor fw.PersonID) error {
+	a.change.Lock()
+	defer a.change.Unlock()
+	next, err := a.signed(envelope)
+	if err != nil {
+		return err
+	}
+	if len(next.Document()) > maxRosterDocument {
+		return fw.Errorf(fw.TooLarge, "the roster is %d bytes and the limit is %d", len(next.Document()), maxRosterDocument)
+	}
+	prev, err := a.Roster(a.o.DB.Snapshot(ctx))
+	if err != nil && fw.KindOf(err) != fw.NotFound {
+		return err
+	}
+	if prev != nil && prev.Digest() == next.Digest() {
+		return nil
+	}
+	if err := next.Follows(prev); err != nil {
+		return err
+	}
+	return a.file(ctx, store.Versioned{Version: next.Version(), Envelope: envelope}, actor)
 }

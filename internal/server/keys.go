@@ -8,6 +8,7 @@ import (
 
 	"github.com/writ-project/writ/internal/authz"
 	"github.com/writ-project/writ/internal/config"
+	"github.com/writ-project/writ/internal/custody"
 	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
@@ -46,9 +47,6 @@ var firstKeys = []struct {
 	{StatementPostQuantumKeyName, fw.PurposeStatement, signer.MLDSA65},
 }
 
-// custody is how the embedded server keeps keys.
-const custody = "embedded-file"
-
 // openKeys unlocks the key folder and makes the keys that are missing.
 func openKeys(ctx context.Context, c *config.Config) (*signer.Keystore, *signer.Signer, error) {
 	ks, err := signer.OpenKeystore(c.Keys(), signer.KeystoreOptions{Passphrase: c.Passphrase, ScryptLogN: c.ScryptLogN})
@@ -59,6 +57,9 @@ func openKeys(ctx context.Context, c *config.Config) (*signer.Keystore, *signer.
 		return nil, nil, err
 	}
 	for _, k := range firstKeys {
+		if c.Signer != "" && signerPurposes[k.purpose] {
+			continue
+		}
 		if _, err := ks.Public(k.name); err == nil {
 			continue
 		} else if fw.KindOf(err) != fw.NotFound {
@@ -74,6 +75,9 @@ func openKeys(ctx context.Context, c *config.Config) (*signer.Keystore, *signer.
 
 // CreateKey makes a key and records it.
 func (s *Server) CreateKey(ctx context.Context, name fw.KeyName, purpose fw.Purpose, alg signer.Algorithm, actor fw.PersonID) (signer.KeyInfo, error) {
+	if s.remote != nil && signerPurposes[purpose] {
+		return signer.KeyInfo{}, fw.Errorf(fw.Conflict, "the signer keeps the keys for %s: stop writ-signer serve on its host, run writ-signer key create %s --purpose %s, and start it again", purpose, name, purpose)
+	}
 	info, err := s.Keystore.Create(ctx, name, purpose, alg, time.Now())
 	if err != nil {
 		return info, err
@@ -92,6 +96,9 @@ func (s *Server) CertifyKey(ctx context.Context, name fw.KeyName, chain []*x509.
 	info, err := s.Keystore.Public(name)
 	if err != nil {
 		return info, err
+	}
+	if s.remote != nil && signerPurposes[info.Purpose] {
+		return info, fw.Errorf(fw.Conflict, "the signer keeps key %q: stop writ-signer serve on its host, run writ-signer key certify %s FILE, and start it again", name, name)
 	}
 	if err := s.Keystore.SetChain(name, chain); err != nil {
 		return info, err
@@ -130,7 +137,7 @@ func (s *Server) recordKeys(ctx context.Context, actor string) error {
 			}
 			_, err = s.Ledger.Append(tx, ledger.Entry{
 				Type: evidence.TypeKeyCreated, Actor: actor, Streams: []evidence.StreamID{evidence.KeyStream(k.Name), evidence.LogStream},
-				Data: evidence.Key{Name: k.Name, Purpose: k.Purpose, Algorithm: string(k.Algorithm), KeyID: k.KeyID, Public: der, Custody: custody},
+				Data: evidence.Key{Name: k.Name, Purpose: k.Purpose, Algorithm: string(k.Algorithm), KeyID: k.KeyID, Public: der, Custody: s.custodyOf(k)},
 			})
 			if err != nil {
 				return err
@@ -141,6 +148,19 @@ func (s *Server) recordKeys(ctx context.Context, actor string) error {
 		}
 		return nil
 	})
+}
+
+// custodyOf says where a key is kept, as evidence has it.
+func (s *Server) custodyOf(k signer.KeyInfo) string {
+	switch {
+	case k.Custody != "":
+		return custody.SchemeOf(k.Custody)
+	case s.Keystore.Holds(k.Name):
+		return signer.CustodyEmbedded
+	case s.remote != nil && s.remote.holds(k):
+		return signer.CustodyRemote
+	}
+	return signer.CustodyOffline
 }
 
 // trustDocument says which keys devices should believe now.
@@ -174,6 +194,12 @@ func (s *Server) trustDocument() (authz.TrustDocument, error) {
 			// Devices believe its certificate, below.
 		}
 	}
+	if s.remote != nil {
+		var err error
+		if d.Roots, err = s.remote.roots(); err != nil {
+			return d, err
+		}
+	}
 	ca := s.Authority.CA().Raw
 	d.DeviceCAs, d.TLSAnchors = [][]byte{ca}, [][]byte{ca}
 	d.Statement = statement.NeedBoth
@@ -202,6 +228,13 @@ func (s *Server) updateTrust(ctx context.Context, actor string) error {
 		s.Updates.TrustChanged(prev.Version())
 		return nil
 	}
+	root := RootKeyName
+	if s.remote != nil {
+		if root = s.remote.root(); root == "" {
+			s.log.Warn("the keys that devices should believe changed, and the root keys are offline: sign the next trust bundle in a ceremony")
+			return nil
+		}
+	}
 	doc.CreatedAt = time.Now().Unix()
 	doc = doc.Next(prev)
 	payload, err := doc.Encode()
@@ -211,8 +244,8 @@ func (s *Server) updateTrust(ctx context.Context, actor string) error {
 	var index int64
 	err = s.DB.Tx(ctx, func(tx *store.Tx) error {
 		pos, err := s.Ledger.Append(tx, ledger.Entry{
-			Type: evidence.TypeKeyUse, Actor: actor, Streams: []evidence.StreamID{evidence.KeyStream(RootKeyName), evidence.LogStream},
-			Data: evidence.KeyUse{Purpose: fw.PurposeRosterRoot, Key: RootKeyName, Subject: fw.DigestOf(payload), Reason: "the keys that devices believe changed", Document: payload},
+			Type: evidence.TypeKeyUse, Actor: actor, Streams: []evidence.StreamID{evidence.KeyStream(root), evidence.LogStream},
+			Data: evidence.KeyUse{Purpose: fw.PurposeRosterRoot, Key: root, Subject: fw.DigestOf(payload), Reason: "the keys that devices believe changed", Document: payload},
 		})
 		index = pos.Index
 		return err
@@ -220,11 +253,7 @@ func (s *Server) updateTrust(ctx context.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	permit, err := s.Signer.Mint(signer.Grant{Purpose: fw.PurposeRosterRoot, Key: RootKeyName, Subject: fw.DigestOf(payload), Evidence: index, Verdict: signer.VerdictAllow})
-	if err != nil {
-		return err
-	}
-	env, err := s.Signer.SignTrustBundle(permit, payload, time.Now())
+	env, err := s.signTrust(ctx, root, payload, index, actor)
 	if err != nil {
 		return err
 	}
@@ -239,6 +268,23 @@ func (s *Server) updateTrust(ctx context.Context, actor string) error {
 		s.Updates.TrustChanged(doc.Version)
 	}
 	return err
+}
+
+// signTrust signs a trust bundle under the decision in record index.
+func (s *Server) signTrust(ctx context.Context, root fw.KeyName, payload []byte, index int64, actor string) ([]byte, error) {
+	if s.remote != nil {
+		d, err := s.decision(ctx, index)
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.remote.client.SignTrustBundle(ctx, signer.TrustOrder{Document: payload, Decision: d, By: fw.PersonID(actor)})
+		return r.Envelope, err
+	}
+	permit, err := s.Signer.Mint(signer.Grant{Purpose: fw.PurposeRosterRoot, Key: root, Subject: fw.DigestOf(payload), Evidence: index, Verdict: signer.VerdictAllow})
+	if err != nil {
+		return nil, err
+	}
+	return s.Signer.SignTrustBundle(permit, payload, time.Now())
 }
 
 // sameTrust reports whether next says nothing new. Times and versions aside.

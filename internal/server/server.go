@@ -41,7 +41,8 @@ type Server struct {
 	Config    config.Config
 	DB        *store.DB
 	Keystore  *signer.Keystore
-	Signer    *signer.Signer
+	Signer    *signer.Signer // of the keys in this process
+	Custody   signer.Custody // of the image and statement keys
 	Ledger    *ledger.Ledger
 	Blobs     *blob.Dir
 	Access    *access.Access
@@ -61,6 +62,7 @@ type Server struct {
 	front   *httpd.Front
 	limiter *httpd.Limiter
 	trustMu sync.Mutex
+	remote  *remote // nil: the signer is in this process
 	failed  chan error
 }
 
@@ -79,6 +81,16 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (s *Server, fi
 	if s.Keystore, s.Signer, err = openKeys(ctx, &c); err != nil {
 		return s, nil, err
 	}
+	if c.Signer == "" {
+		log.Warn("EMBEDDED SIGNER: the image keys are in this process, so whoever has this host has them; run writ-signer for production", "keys", c.Keys())
+	} else {
+		if s.remote, err = dial(ctx, &c); err != nil {
+			return s, nil, err
+		}
+		if err := s.remote.mirror(s.Keystore, s.remote.info()); err != nil {
+			return s, nil, err
+		}
+	}
 	s.DB, err = store.Open(ctx, store.Options{URL: c.Database, Log: log, OnFail: func(err error) {
 		select {
 		case s.failed <- err:
@@ -94,6 +106,13 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (s *Server, fi
 	}
 	if s.Ledger, err = ledger.Open(ctx, s.DB, logSigner); err != nil {
 		return s, nil, err
+	}
+	s.Custody = signer.NewDesk(s.Signer, signer.DeskOptions{Log: logSigner.Public(), Now: time.Now})
+	if s.remote != nil {
+		if err := s.remote.trustsLog(logSigner); err != nil {
+			return s, nil, err
+		}
+		s.Custody = s.remote.client
 	}
 	// Before the first use of any of them is recorded.
 	if err := s.recordKeys(ctx, "server"); err != nil {
@@ -122,7 +141,7 @@ func (s *Server) wire(ctx context.Context) error {
 		pos, err := s.Ledger.Append(tx, ledger.Entry{Type: evidence.Type(typ), Actor: actor, Streams: ids, Data: data})
 		return pos.Index, err
 	})
-	s.Approvers = review.NewApprovers(review.Options{DB: s.DB, Ledger: s.Ledger, Signer: s.Signer, Keystore: s.Keystore})
+	s.Approvers = review.NewApprovers(review.Options{DB: s.DB, Ledger: s.Ledger, Signer: s.Signer, Custody: s.Custody, Keystore: s.Keystore})
 	s.Approvals = review.NewApprovals(s.Ledger, s.Approvers)
 	s.Register = campaign.NewRegister(s.Approvers.Roster, s.productChanged)
 	s.Campaigns = campaign.New(campaign.Options{DB: s.DB, Ledger: s.Ledger, Register: s.Register})
@@ -139,7 +158,7 @@ func (s *Server) wire(ctx context.Context) error {
 	}
 	s.Devices, s.Enrolment = enroll.New(devices), enroll.NewEnrolment(devices)
 	s.Releases = release.New(release.Options{
-		DB: s.DB, Ledger: s.Ledger, Blobs: s.Blobs, Signer: s.Signer, Keystore: s.Keystore, Approvals: s.Approvals, Approvers: s.Approvers,
+		DB: s.DB, Ledger: s.Ledger, Blobs: s.Blobs, Custody: s.Custody, Keystore: s.Keystore, Approvals: s.Approvals, Approvers: s.Approvers,
 		CampaignApproved: s.Campaigns.Approved, StageDocument: campaign.StageDocument, Changed: s.productChanged, MaxUpload: c.MaxUpload,
 		StatementKeys: statementKeys,
 	})
@@ -177,6 +196,11 @@ func (s *Server) begin(ctx context.Context, logSigner *signer.LogSigner) (*acces
 	}
 	if err := s.updateTrust(ctx, "server"); err != nil {
 		return nil, err
+	}
+	if s.remote != nil {
+		if err := s.fetchRosters(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s.Access.Bootstrap(ctx)
 }
@@ -271,6 +295,9 @@ func (s *Server) Run(ctx context.Context) error {
 		_, _, err := s.Ledger.Epoch(ctx)
 		return err
 	})
+	if s.remote != nil {
+		s.every(ctx, g, signerLook, "looking at the signer", s.lookAtSigner)
+	}
 	s.every(ctx, g, time.Hour, "stale uploads", func(context.Context) error {
 		_, err := s.Blobs.Sweep(time.Now().Add(-7 * 24 * time.Hour))
 		return err
@@ -310,6 +337,9 @@ func (s *Server) Close() error {
 	}
 	if s.DB != nil {
 		errs = append(errs, s.DB.Close())
+	}
+	if s.remote != nil {
+		s.remote.client.Close()
 	}
 	if s.Signer != nil {
 		errs = append(errs, s.Signer.Close())

@@ -1,7 +1,9 @@
 package signerd
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -219,9 +221,44 @@ func (c *command) keyCmd() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd := &cobra.Command{Use: "key", Short: "Make, list and retire keys; stop writ-signer serve first"}
-	cmd.AddCommand(create, list, retire)
+	certify := &cobra.Command{
+		Use: "certify NAME CHAIN.pem", Short: "Give an image key its certificates, for formats with CMS", Args: cobra.ExactArgs(2),
+		RunE: c.run(func(_ *cobra.Command, args []string) (err error) {
+			chain, err := readChain(args[1])
+			if err != nil {
+				return err
+			}
+			s, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			return s.ks.SetChain(fw.KeyName(args[0]), chain)
+		}),
+	}
+	cmd := &cobra.Command{Use: "key", Short: "Make, list, certify and retire keys; stop writ-signer serve first"}
+	cmd.AddCommand(create, list, certify, retire)
 	return cmd
+}
+
+// readChain reads certificates in PEM, the key's own first.
+func readChain(path string) ([]*x509.Certificate, error) {
+	b, err := os.ReadFile(path) //nolint:gosec // G304: the operator names it
+	if err != nil {
+		return nil, fw.Wrap(fw.Invalid, err, "cannot read the certificates %s", path)
+	}
+	if len(b) > maxSetup {
+		return nil, fw.Errorf(fw.TooLarge, "%s is over the limit of %d bytes", path, maxSetup)
+	}
+	var chain []*x509.Certificate
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fw.Wrap(fw.Invalid, err, "%s holds something other than certificates", path)
+		}
+		chain = append(chain, c)
+	}
+	return chain, nil
 }
 
 func (c *command) journalCmd() *cobra.Command {

@@ -51,7 +51,7 @@ func Open(dir string, passphrase []byte, now func() time.Time, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	if s.signer, err = signer.Open(s.ks, signer.Options{MinApprovals: setup.MinApprovals, Roots: roots, Place: signer.PlaceRemote}); err != nil {
+	if s.signer, err = signer.Open(s.ks, signer.Options{MinApprovals: setup.MinApprovals, Roots: roots, Custody: signer.CustodyRemote}); err != nil {
 		return nil, err
 	}
 	o := signer.DeskOptions{Now: now}

@@ -17,11 +17,12 @@ import (
 	"github.com/writ-project/writ/internal/image/mcuboot"
 	"github.com/writ-project/writ/internal/image/minisign"
 	"github.com/writ-project/writ/internal/image/raw"
+	"github.com/writ-project/writ/internal/image/suit"
 )
 
 // All returns every format in detection order.
 func All() []image.Format {
-	return []image.Format{mcuboot.Format{}, esp.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
+	return []image.Format{mcuboot.Format{}, esp.Format{}, suit.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
 }
 
 // ForName returns the format with that name.
@@ -50,6 +51,18 @@ func Detect(r io.ReaderAt, size int64) (image.Format, error) {
 		}
 	}
 	return nil, fmt.Errorf("detecting image format: no format fits: %w", image.ErrUnsupported)
+}
+
+// ForEnvelope picks the format of a detached signature, which the image beside it
+// does not show: raw, for DSSE, when it is none of the others.
+func ForEnvelope(b []byte) image.Format {
+	if f, ok := minisign.DetectEnvelope(b); ok {
+		return f
+	}
+	if f := (suit.Format{}); f.Detect(b) {
+		return f
+	}
+	return raw.Format{}
 }
 
 // noCounter are the formats that have no place for a security counter. The

@@ -17,6 +17,8 @@ import (
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
 	"github.com/writ-project/writ/internal/image/minisign"
+	"github.com/writ-project/writ/internal/image/raw"
+	"github.com/writ-project/writ/internal/image/suit"
 )
 
 func Example() {
@@ -82,6 +84,27 @@ func TestDetectTellsSamplesApart(t *testing.T) {
 	}
 }
 
+func TestDetachedSignaturesShowTheirFormat(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []image.Format{raw.Format{}, minisign.Format{}, minisign.Signify{}, suit.Format{}} {
+		in := bytes.NewReader([]byte("firmware"))
+		res, err := f.Sign(t.Context(), io.Discard, in, in.Size(), key, signOptions(f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := formats.ForEnvelope(res.Envelope); got != f {
+			t.Errorf("%s: taken for %s", f.Name(), got.Name())
+		}
+		// The same file by itself.
+		if got, err := formats.Detect(bytes.NewReader(res.Envelope), int64(len(res.Envelope))); err != nil || got != f {
+			t.Errorf("%s: by itself taken for %v, %v", f.Name(), got, err)
+		}
+	}
+}
+
 func TestFormatsHaveNames(t *testing.T) {
 	for _, f := range formats.All() {
 		if g, ok := formats.ForName(f.Name()); !ok || g != f {
@@ -91,6 +114,15 @@ func TestFormatsHaveNames(t *testing.T) {
 	if f, ok := formats.ForName("swu"); ok {
 		t.Errorf("unknown name: got %v", f)
 	}
+}
+
+// signOptions returns the least that a format asks for.
+func signOptions(f image.Format) image.SignOptions {
+	opt := image.SignOptions{Version: "1.0.0"}
+	if f == (suit.Format{}) {
+		opt.Layout = []byte(`{"sequence_number": 1, "vendor": "example.com", "class": "board-a"}`)
+	}
+	return opt
 }
 
 // finishedOnly are the formats that sign images which their own tools built, and
@@ -122,7 +154,7 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		res, err := f.Sign(t.Context(), out, zeros{}, size, key, image.SignOptions{Version: "1.0.0"})
+		res, err := f.Sign(t.Context(), out, zeros{}, size, key, signOptions(f))
 		if finishedOnly[f.Name()] {
 			if _, ok := image.ReasonOf(err); !ok {
 				t.Errorf("%s: signing zeros: got %v, want a refusal", f.Name(), err)
@@ -165,7 +197,7 @@ func TestNoFormatPanicsOrPassesGarbage(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if size > 0 {
-				if _, err := f.Sign(ctx, io.Discard, zeros{}, size, key, image.SignOptions{Version: "1.0.0"}); !errors.Is(err, context.Canceled) {
+				if _, err := f.Sign(ctx, io.Discard, zeros{}, size, key, signOptions(f)); !errors.Is(err, context.Canceled) {
 					t.Errorf("%s: cancelled signing: got %v", f.Name(), err)
 				}
 			}

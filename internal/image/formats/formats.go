@@ -15,6 +15,7 @@ import (
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/esp"
 	"github.com/writ-project/writ/internal/image/mcuboot"
+	"github.com/writ-project/writ/internal/image/mender"
 	"github.com/writ-project/writ/internal/image/minisign"
 	"github.com/writ-project/writ/internal/image/raw"
 	"github.com/writ-project/writ/internal/image/suit"
@@ -22,7 +23,7 @@ import (
 
 // All returns every format in detection order.
 func All() []image.Format {
-	return []image.Format{mcuboot.Format{}, esp.Format{}, suit.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
+	return []image.Format{mcuboot.Format{}, esp.Format{}, suit.Format{}, mender.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
 }
 
 // ForName returns the format with that name.

@@ -84,6 +84,25 @@ func TestDetectTellsSamplesApart(t *testing.T) {
 	}
 }
 
+func TestDetectKnowsTheSamplesOfEachFormat(t *testing.T) {
+	for want, pattern := range map[string]string{"esp": "../esp/testdata/*.bin", "mender": "../mender/testdata/*.mender"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no samples: %v", pattern, err)
+		}
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := formats.Detect(bytes.NewReader(b), int64(len(b)))
+			if err != nil || f.Name() != want {
+				t.Errorf("%s: got %v, %v", name, f, err)
+			}
+		}
+	}
+}
+
 func TestDetachedSignaturesShowTheirFormat(t *testing.T) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -127,7 +146,7 @@ func signOptions(f image.Format) image.SignOptions {
 
 // finishedOnly are the formats that sign images which their own tools built, and
 // no plain binary. Their packages test how much memory that takes.
-var finishedOnly = map[string]bool{"esp": true}
+var finishedOnly = map[string]bool{"esp": true, "mender": true}
 
 // zeros is an endless file.
 type zeros struct{}

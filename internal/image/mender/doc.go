@@ -51,7 +51,7 @@
 // version of its own, and no security counter:
 //
 //   - A name says a version when it ends in one, with a dot in it, at its start or
-//     after one of "-_/: " and an optional v: "release-1.2.3", "v1.2.3". Names
+//     after one of "-_/: " and a v that is left out: "release-1.2.3", "v1.2.3". Names
 //     are artifact_name and the provides of payloads that end in ".version".
 //     Those of payloads are versions even without a dot, unless they repeat
 //     artifact_name, which is what mender-artifact does on its own.

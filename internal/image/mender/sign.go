@@ -89,7 +89,7 @@ func (s *scan) agree(opt image.SignOptions) error {
 	}
 	if opt.Version != "" {
 		for _, v := range versions(s.name, s.payloads) {
-			if v != opt.Version && "v"+v != opt.Version {
+			if v != opt.Version {
 				return fmt.Errorf("version is %s, the artifact says %s; write it again or correct the release: %w", opt.Version, v, image.ErrBadOptions)
 			}
 		}

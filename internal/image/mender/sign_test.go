@@ -103,7 +103,7 @@ func TestSignRefusesOptionsThatContradictTheArtifact(t *testing.T) {
 		ok  bool
 	}{
 		"all that agree":       {spec{}, option{Version: "1.2.3", SecurityCounter: new(uint64(7)), Hardware: both, Product: "p"}, true},
-		"v":                    {spec{}, option{Version: "v1.2.3"}, true},
+		"v":                    {spec{}, option{Version: "v1.2.3"}, false},
 		"version":              {spec{}, option{Version: "1.2.4"}, false},
 		"end of the version":   {spec{}, option{Version: "2.3"}, false},
 		"counter":              {spec{}, option{SecurityCounter: new(uint64(6))}, false},

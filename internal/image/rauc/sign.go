@@ -54,6 +54,9 @@ func (Format) Sign(ctx context.Context, w io.Writer, r io.ReaderAt, size int64, 
 }
 
 func sign(ctx context.Context, w io.Writer, r io.ReaderAt, size int64, key crypto.Signer, opt image.SignOptions) (image.SignResult, error) {
+	if err := ctx.Err(); err != nil {
+		return image.SignResult{}, err
+	}
 	h, err := cms.Hash(key.Public())
 	if err != nil {
 		return image.SignResult{}, err

@@ -28,6 +28,9 @@ func (Format) Inspect(ctx context.Context, r io.ReaderAt, size int64) (image.Inf
 }
 
 func inspect(ctx context.Context, r io.ReaderAt, size int64) (image.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return image.Info{}, err
+	}
 	b, err := open(r, size)
 	if err != nil {
 		return image.Info{}, err
@@ -63,6 +66,9 @@ func (Format) Verify(ctx context.Context, r io.ReaderAt, size int64, envelope []
 }
 
 func verify(ctx context.Context, r io.ReaderAt, size int64, envelope []byte, keys []crypto.PublicKey) (image.Verified, error) {
+	if err := ctx.Err(); err != nil {
+		return image.Verified{}, err
+	}
 	if len(envelope) != 0 {
 		return image.Verified{}, malformed("a detached signature of %d bytes beside a bundle, which contains its own", len(envelope))
 	}

@@ -116,7 +116,7 @@ func (t tree) checkLevel(ctx context.Context, r io.ReaderAt, above, below level,
 func checkBlocks(h *hasher, blocks, want []byte, at int64) error {
 	n := len(blocks) / blockSize
 	for i := range n {
-		got := h.of(blocks[i*blockSize:(i+1)*blockSize])
+		got := h.of(blocks[i*blockSize : (i+1)*blockSize])
 		if !bytes.Equal(got, want[i*veritySum:(i+1)*veritySum]) {
 			return fmt.Errorf("block %d is not the one that was hashed: %w", at+int64(i), image.ErrBadDigest)
 		}

@@ -54,7 +54,7 @@ func (e *encoder) manifest(s *settings, img imageOf) (manifest []byte, severed [
 		keyVersion: manifestVersion, keySequence: s.sequence, keyCommon: e.common(s, img),
 		keyValidate: e.encode([]any{condImageMatch, reportAll}),
 	}
-	// sever leaves the digest of a member behind (draft section 8.5): over the
+	// sever leaves the digest of a member behind (draft section 8.6): over the
 	// byte string with its head.
 	sever := func(key int64, body []byte) {
 		m[key] = digestOf(e.encode(body))

@@ -80,7 +80,7 @@ func readManifest(e *envelope) (*manifest, error) {
 }
 
 // severable reads a member that is there itself or as a digest of a member of
-// the envelope (draft section 8.5).
+// the envelope (draft section 8.6).
 func (m *manifest) severable(d *decoder, e *envelope, key int64) []byte {
 	if d.next() == majorBytes {
 		return d.bytes()

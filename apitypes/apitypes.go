@@ -248,6 +248,7 @@ type DraftComponent struct {
 	Format          string           `json:"format,omitempty"`
 	Input           fw.Digest        `json:"input"`
 	SecurityCounter uint64           `json:"security_counter"`
+	Vendor          string           `json:"vendor,omitempty"` // DNS name or UUID, for formats with UUIDs
 	Layout          json.RawMessage  `json:"layout,omitempty"` // options of the format: see docs/formats
 }
 

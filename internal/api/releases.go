@@ -124,7 +124,7 @@ func draftOf(d apitypes.Draft) release.Draft {
 		Product: d.Product, Version: d.Version, Type: d.Type, MixedReason: d.MixedReason, Hardware: d.Hardware, FromVersion: d.FromVersion,
 		SBOM: d.SBOM, Provenance: d.Provenance, Notes: d.Notes, Advisory: d.Advisory,
 		Components: each(d.Components, func(c apitypes.DraftComponent) release.DraftComponent {
-			return release.DraftComponent{Name: c.Name, Format: c.Format, Input: c.Input, SecurityCounter: c.SecurityCounter, Layout: c.Layout}
+			return release.DraftComponent{Name: c.Name, Format: c.Format, Input: c.Input, SecurityCounter: c.SecurityCounter, Vendor: c.Vendor, Layout: c.Layout}
 		}),
 	}
 }

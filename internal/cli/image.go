@@ -70,15 +70,23 @@ Exits 0 when a key verifies it, 1 with the reason when none does, 2 on usage.`,
 		Args: exactly("FILE"),
 	}
 	var keys, cas []string
-	var envelope, format string
+	var envelope, format, recipient string
 	verify.Flags().StringArrayVar(&keys, "key", nil, "file of a public key or certificate to trust (repeat)")
 	verify.Flags().StringArrayVar(&cas, "ca", nil, "file of a CA whose certificates to trust (repeat)")
 	verify.Flags().StringVar(&envelope, "envelope", "", "detached signature, for formats that have one")
 	verify.Flags().StringVar(&format, "format", "", formatUsage)
+	verify.Flags().StringVar(&recipient, "recipient-key", "", "private key, PEM, that an encrypted image is encrypted to")
 	verify.RunE = a.run(func(cmd *cobra.Command, args []string) error {
 		trusted, err := trustedKeys(keys, cas)
 		if err != nil {
 			return err
+		}
+		if recipient != "" {
+			key, err := readRecipient(recipient)
+			if err != nil {
+				return err
+			}
+			trusted = append(trusted, key)
 		}
 		var env []byte
 		if envelope != "" {

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"crypto"
+	"crypto/ecdh"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -21,6 +23,7 @@ import (
 // signFlags are the flags of writ image sign.
 type signFlags struct {
 	key, certificates, out, envelope, format, layout string
+	recipient                                        string
 	counter                                          int64
 	force                                            bool
 	opt                                              image.SignOptions
@@ -55,6 +58,7 @@ code that shares nothing with the encoder, before it appears under --out.`,
 	f.StringVar(&s.opt.Product, "product", "", "product")
 	f.StringArrayVar(&s.opt.Hardware, "hardware", nil, "compatibility id (repeat)")
 	f.StringVar(&s.opt.Vendor, "vendor", "", "vendor, a DNS name or UUID, for formats with UUID binding")
+	f.StringVar(&s.recipient, "recipient-key", "", "private key that the image is encrypted to, to verify the result")
 	f.StringVar(&s.layout, "layout", "", "options of the format, a JSON object or @FILE")
 	f.IntVar(&s.opt.HeaderSize, "header-size", 0, "size of the image header in bytes (MCUboot)")
 	f.BoolVar(&s.opt.HeaderInPlace, "header-in-place", false, "the image begins with room for the header (Zephyr)")
@@ -90,7 +94,17 @@ func (a *app) signImage(ctx context.Context, path string, s *signFlags) error {
 		return imageError(err, path)
 	}
 	trusted := []crypto.PublicKey{key.Public()}
+	if s.recipient != "" {
+		r, err := readRecipient(s.recipient)
+		if err != nil {
+			return err
+		}
+		trusted = append(trusted, r)
+	}
 	v, err := in.format.Verify(ctx, out, res.Size, res.Envelope, trusted)
+	if errors.Is(err, image.ErrEncrypted) && s.recipient == "" {
+		return a.placeEncrypted(ctx, in.format, out, s, res)
+	}
 	if err != nil {
 		return fw.Wrap(fw.Internal, err, "the signed image does not pass verification, so nothing was written: please report it")
 	}
@@ -98,6 +112,47 @@ func (a *app) signImage(ctx context.Context, path string, s *signFlags) error {
 		return err
 	}
 	return a.showVerified(v)
+}
+
+// placeEncrypted ends the signing of an image that only its recipient can
+// verify.
+func (a *app) placeEncrypted(ctx context.Context, f image.Format, out *os.File, s *signFlags, res image.SignResult) error {
+	info, err := f.Inspect(ctx, out, res.Size)
+	if err != nil {
+		return fw.Wrap(fw.Internal, err, "the signed image is not well formed, so nothing was written: please report it")
+	}
+	if err := s.place(out, res.Envelope); err != nil {
+		return err
+	}
+	a.say("only the holder of the recipient's private key can verify it: give --recipient-key to have that done here")
+	return a.show(info, func(w io.Writer) { imageText(w, info) })
+}
+
+// readRecipient reads the private key that an image is encrypted to.
+func readRecipient(path string) (image.Recipient, error) {
+	b, err := readSmall(path)
+	if err != nil {
+		return image.Recipient{}, err
+	}
+	defer clear(b)
+	var parsed any
+	if block, _ := pem.Decode(b); block != nil && block.Type == "PRIVATE KEY" {
+		parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	} else {
+		parsed, err = parsePrivate(b)
+	}
+	if err == nil {
+		switch k := parsed.(type) {
+		case *ecdh.PrivateKey:
+			return image.Recipient{PrivateKey: k}, nil
+		case *ecdsa.PrivateKey:
+			var e *ecdh.PrivateKey
+			if e, err = k.ECDH(); err == nil {
+				return image.Recipient{PrivateKey: e}, nil
+			}
+		}
+	}
+	return image.Recipient{}, fw.Wrap(fw.Invalid, err, "%s is no private key for decryption: give a P-256 or X25519 key in PEM", path)
 }
 
 // options reads the files that the flags name.
@@ -125,14 +180,19 @@ func (s *signFlags) options() (crypto.Signer, error) {
 			return nil, err
 		}
 	}
-	b, err := readSmall(s.key)
+	return readPrivate(s.key)
+}
+
+// readPrivate reads the private key in a PEM file.
+func readPrivate(path string) (crypto.Signer, error) {
+	b, err := readSmall(path)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(b)
 	key, err := parsePrivate(b)
 	if err != nil {
-		return nil, fw.Wrap(fw.Invalid, err, "%s is no private key: give PEM, as openssl genpkey writes it", s.key)
+		return nil, fw.Wrap(fw.Invalid, err, "%s is no private key: give PEM, as openssl genpkey writes it", path)
 	}
 	return key, nil
 }

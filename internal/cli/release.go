@@ -20,9 +20,9 @@ var releaseTypes = []string{string(fw.ReleaseSecurity), string(fw.ReleaseFunctio
 
 // draftFlags are what a release is made of on the command line.
 type draftFlags struct {
-	product, version, kind, mixed, from, format string
-	hardware, images, counters, layouts         []string
-	sbom, provenance, notes, advisory           string
+	product, version, kind, mixed, from, format, vendor string
+	hardware, images, counters, layouts                 []string
+	sbom, provenance, notes, advisory                   string
 }
 
 func (d *draftFlags) bind(a *app, cmd *cobra.Command) {
@@ -36,6 +36,7 @@ func (d *draftFlags) bind(a *app, cmd *cobra.Command) {
 	f.StringArrayVar(&d.images, "image", nil, "[COMPONENT=]FILE, in install order (repeat)")
 	f.StringVar(&d.format, "format", "", "format of the images (default: found by looking)")
 	f.StringArrayVar(&d.counters, "security-counter", nil, "[COMPONENT=]N: devices never go below the counter they have seen")
+	f.StringVar(&d.vendor, "vendor", "", "bind images of formats with UUIDs to this vendor, a DNS name or UUID, and the hardware")
 	f.StringArrayVar(&d.layouts, "layout", nil, "[COMPONENT=]JSON or [COMPONENT=]@FILE: options of the image's format (docs/formats)")
 	f.StringVar(&d.sbom, "sbom", "", "SBOM file, JSON")
 	f.StringVar(&d.provenance, "provenance", "", "build provenance: SLSA, in-toto, in a DSSE envelope")
@@ -160,7 +161,7 @@ func (a *app) draft(ctx context.Context, c *client.Client, d *draftFlags) (apity
 			delete(counters, name)
 			delete(counters, fw.MainComponent)
 		}
-		out.Components = append(out.Components, apitypes.DraftComponent{Name: name, Format: d.format, SecurityCounter: n})
+		out.Components = append(out.Components, apitypes.DraftComponent{Name: name, Format: d.format, SecurityCounter: n, Vendor: d.vendor})
 	}
 	for name := range counters {
 		return out, fw.Errorf(fw.Invalid, "--security-counter names component %q, which has no --image", name)

@@ -24,10 +24,11 @@ import (
 	"github.com/writ-project/writ/client"
 	"github.com/writ-project/writ/internal/agent"
 	"github.com/writ-project/writ/internal/cli"
+	"github.com/writ-project/writ/internal/signerd"
 	"github.com/writ-project/writ/verify"
 )
 
-// TestMain makes the test binary be the three commands, under their names in
+// TestMain makes the test binary be the commands, under their names in
 // the PATH of the scripts.
 func TestMain(m *testing.M) {
 	command := func(run func(context.Context) int) func() {
@@ -42,6 +43,7 @@ func TestMain(m *testing.M) {
 		"writ": command(func(ctx context.Context) int {
 			return cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 		}),
+		"writ-signer": command(func(ctx context.Context) int { return signerd.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
 		"writ-agent":  command(func(ctx context.Context) int { return agent.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
 		"writ-verify": command(func(ctx context.Context) int { return verify.Main(ctx, os.Args[1:], os.Stdout, os.Stderr) }),
 	})
@@ -69,6 +71,8 @@ func TestFaults(t *testing.T) { runScripts(t, "testdata/fault") }
 //	server DATA FLAG…       run writ serve on a free port; sets WRIT_SERVER, WRIT_CA, FINGERPRINT, WRIT_TOKEN and ADMIN
 //	stop-server             end it as Ctrl-C does; it must exit with 0
 //	people, publish, device, offer  see cast_test.go
+//	ship                    see ship_test.go
+//	line, signer, stop-signer, kill-signer, thief  see signer_test.go
 //	steal-tls, wire, attack see wire_test.go
 //	small-disk, fill, read-only, clock-ahead, fingerprint  see fault_test.go
 func runScripts(t *testing.T, dir string) {
@@ -82,6 +86,11 @@ func runScripts(t *testing.T, dir string) {
 			e.Defer(s.end)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			formats, err := filepath.Abs("../image")
+			if err != nil {
+				return err
+			}
+			e.Setenv("FORMATS", formats) // whose testdata has images
 			e.Setenv("WRIT_PASSPHRASE", "correct horse battery staple")
 			return nil
 		},
@@ -89,7 +98,8 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "await": await, "field": field, "random": random, "half-upload": halfUpload,
 			"server": startServer, "stop-server": stopServer,
-			"people": people, "publish": publish, "device": device, "offer": offer,
+			"people": people, "publish": publish, "ship": ship, "device": device, "offer": offer,
+			"line": line, "signer": startSigner, "stop-signer": stopSigner, "kill-signer": killSigner, "thief": thieve,
 			"steal-tls": stealTLS, "wire": startWire, "attack": attack,
 			"small-disk": smallDisk, "fill": fill, "read-only": readOnly, "clock-ahead": clockAhead, "fingerprint": fingerprint,
 		},
@@ -100,6 +110,8 @@ func runScripts(t *testing.T, dir string) {
 type script struct {
 	t      testscript.T
 	server *running
+	signer *running // writ-signer
+	socket string   // its path
 	data   string // path of its data folder
 	log    string // path of its log
 	front  *tls.Certificate
@@ -141,6 +153,11 @@ func of(ts *testscript.TestScript) *script {
 func (s *script) end() {
 	for _, w := range s.wires {
 		w.close()
+	}
+	if s.signer != nil {
+		if err := s.signer.stop(); err != nil {
+			s.t.Log("the signer: ", err)
+		}
 	}
 	if s.server == nil {
 		return

@@ -44,6 +44,9 @@ type ManifestComponent struct {
 	InputDigest     Digest        `json:"input_digest"`
 	InputSize       int64         `json:"input_size"`
 	Key             KeyName       `json:"key"` // the image signing key to be used
+	// Vendor binds images of formats with UUIDs (MCUboot, SUIT) to a vendor, a
+	// DNS name or UUID, and with it to the hardware; empty: not bound.
+	Vendor string `json:"vendor,omitempty"`
 	// Layout holds the options of the component's format, see
 	// image.SignOptions. It is approved with everything else here.
 	Layout json.RawMessage `json:"layout,omitempty"`

@@ -36,6 +36,7 @@ type DraftComponent struct {
 	Format          string // one of formats.All; empty: by looking at the image
 	Input           fw.Digest
 	SecurityCounter uint64
+	Vendor          string          // DNS name or UUID, for formats with UUIDs; empty: none
 	Layout          json.RawMessage // options of the format; nil: none
 }
 
@@ -188,11 +189,14 @@ func (d *Draft) components(key fw.KeyName) ([]fw.ManifestComponent, error) {
 		if _, known := formats.ForName(c.Format); c.Format != "" && !known {
 			return nil, fw.Errorf(fw.Invalid, "component %q has format %q, which is not known: %s", c.Name, c.Format, knownFormats())
 		}
+		if err := checkText("vendor", c.Vendor, maxVersion); err != nil {
+			return nil, err
+		}
 		layout, err := compactLayout(c)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = fw.ManifestComponent{Name: c.Name, Format: c.Format, SecurityCounter: c.SecurityCounter, InputDigest: c.Input, Key: key, Layout: layout}
+		out[i] = fw.ManifestComponent{Name: c.Name, Format: c.Format, SecurityCounter: c.SecurityCounter, InputDigest: c.Input, Key: key, Vendor: c.Vendor, Layout: layout}
 	}
 	return out, nil
 }

@@ -173,7 +173,7 @@ func (s *Service) rehearse(ctx context.Context, m *fw.Manifest, c *fw.ManifestCo
 	if err != nil {
 		return err
 	}
-	opt := image.SignOptions{Version: m.Version, SecurityCounter: &c.SecurityCounter, Product: string(m.Product), Layout: c.Layout}
+	opt := image.SignOptions{Version: m.Version, SecurityCounter: &c.SecurityCounter, Product: string(m.Product), Vendor: c.Vendor, Layout: c.Layout}
 	if chain, err := s.o.Keystore.Chain(c.Key); err != nil {
 		return err
 	} else if len(chain) > 0 {

@@ -65,10 +65,11 @@ func (s *Signer) SignImage(ctx context.Context, p *Permit, req ImageRequest) (im
 		return image.SignResult{}, fw.Errorf(fw.Forbidden, "the approved manifest names format %q, not %q", c.Format, req.Format.Name())
 	}
 	opt := req.Options
-	if opt.Version != "" || opt.SecurityCounter != nil || opt.Product != "" || opt.Hardware != nil || opt.Layout != nil {
-		return image.SignResult{}, fw.Errorf(fw.Invalid, "version, security counter, product, hardware and layout of an image come from its manifest")
+	if opt.Version != "" || opt.SecurityCounter != nil || opt.Product != "" || opt.Hardware != nil || opt.Vendor != "" || opt.Layout != nil {
+		return image.SignResult{}, fw.Errorf(fw.Invalid, "version, security counter, product, hardware, vendor and layout of an image come from its manifest")
 	}
 	opt.Version, opt.SecurityCounter, opt.Product, opt.Layout = manifest.Version, &c.SecurityCounter, string(manifest.Product), c.Layout
+	opt.Vendor = c.Vendor
 	for _, h := range manifest.Hardware {
 		opt.Hardware = append(opt.Hardware, string(h))
 	}
@@ -93,9 +94,13 @@ func (s *Signer) SignImage(ctx context.Context, p *Permit, req ImageRequest) (im
 	})
 }
 
+// signatures is how many signatures an image takes, where it is not one:
+// minisign signs the file, and that signature with the comment.
+var signatures = map[string]int{"minisign": 2}
+
 // sign runs the format's encoder with a key that lasts as long as the call.
 func (k ImageKey) sign(ctx context.Context, req ImageRequest, input *pinned, opt image.SignOptions) (image.SignResult, error) {
-	lent := &scoped{key: k.k.key}
+	lent := &scoped{key: k.k.key, most: signatures[req.Format.Name()]}
 	res, err := req.Format.Sign(ctx, req.Output, input, input.size, lent, opt)
 	used := lent.close()
 	if err != nil {

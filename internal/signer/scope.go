@@ -7,13 +7,15 @@ import (
 	"sync"
 )
 
-// scoped is a crypto.Signer that works once, during one call, and only on what
-// allow accepts. It is what other people's encoders get instead of a key.
+// scoped is a crypto.Signer that works a fixed number of times, once unless
+// most says otherwise, during one call, and only on what allow accepts. It is what other people's encoders get instead of a key.
 type scoped struct {
 	key crypto.Signer
 	// allow decides on the message, or on the digest for keys that sign
 	// digests. It runs before the key is used; nil allows anything.
 	allow func(message []byte, opts crypto.SignerOpts) error
+
+	most int // uses; 0 means 1
 
 	mu     sync.Mutex
 	closed bool
@@ -28,8 +30,8 @@ func (s *scoped) Sign(rand io.Reader, message []byte, opts crypto.SignerOpts) ([
 	if s.closed {
 		return nil, errors.New("the operation this key was lent for is over")
 	}
-	if s.uses > 0 {
-		return nil, errors.New("the key was lent for one signature and has made it")
+	if s.uses >= max(1, s.most) {
+		return nil, errors.New("the key was lent for a number of signatures and has made them")
 	}
 	if s.allow != nil {
 		if err := s.allow(message, opts); err != nil {

@@ -110,7 +110,7 @@ func (Format) Probe(r io.ReaderAt, size int64) bool {
 		if err != nil {
 			return false
 		}
-		_, err = s.readFile(manifestName, MaxManifest)
+		_, err = s.readManifest()
 		// A manifest that cannot be read is for Inspect to explain.
 		reason, ok := image.ReasonOf(err)
 		return err == nil || ok && reason == image.ErrUnsupported

@@ -184,15 +184,15 @@ func TestSignedLiesAreRefused(t *testing.T) {
 	_, by := newSigner(t, cmstest.P256)
 	verity := sample(t, "verity.raucb")
 	body, _ := parts(verity)
-	content := func(old, new string) []byte {
+	content := func(from, to string) []byte {
 		m, err := cms.Content(func() []byte { _, s := parts(verity); return s }())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Contains(m, []byte(old)) {
-			t.Fatalf("no %s in the manifest", old)
+		if !bytes.Contains(m, []byte(from)) {
+			t.Fatalf("no %s in the manifest", from)
 		}
-		sig, err := cms.SignContent(by, bytes.Replace(m, []byte(old), []byte(new), 1), cms.Options{Chain: certs(by)})
+		sig, err := cms.SignContent(by, bytes.Replace(m, []byte(from), []byte(to), 1), cms.Options{Chain: certs(by)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -107,7 +107,7 @@ func (b *bundle) readPlain() error {
 	if !s.fills(b.body) {
 		return malformed("the squashfs has %d bytes, and %d are before the signature", s.size, b.body)
 	}
-	text, err := s.readFile(manifestName, MaxManifest)
+	text, err := s.readManifest()
 	if err != nil {
 		return err
 	}

@@ -143,8 +143,8 @@ func TestRAUCAndWeRefuseTheSameCertificates(t *testing.T) {
 		if out, err := newDevice(t, ca.Certificate).info(t, b); err == nil {
 			t.Errorf("%s: rauc takes it by default, contrary to what we say: %s", format, out)
 		}
-		any := ca.Signer(t, cmstest.P256, nil)
-		if out, err := newDevice(t, ca.Certificate).info(t, mustSign(t, in, any, image.SignOptions{})); err != nil {
+		without := ca.Signer(t, cmstest.P256, nil)
+		if out, err := newDevice(t, ca.Certificate).info(t, mustSign(t, in, without, image.SignOptions{})); err != nil {
 			t.Errorf("%s: without extended key usage: %v\n%s", format, err, out)
 		}
 	}

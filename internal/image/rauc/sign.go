@@ -129,8 +129,8 @@ type input struct {
 
 // takeApart reads the manifest and forgets the signature, which may be by
 // anybody or broken.
-func takeApart(r io.ReaderAt, size int64) (input, error) {
-	in := input{body: size}
+func takeApart(r io.ReaderAt, size int64) (*input, error) {
+	in := &input{body: size}
 	if size < trailerSize || size > MaxSize {
 		return in, fmt.Errorf("%d bytes are no bundle, want %d to %d: %w", size, trailerSize, int64(MaxSize), image.ErrMalformed)
 	}
@@ -142,12 +142,13 @@ func takeApart(r io.ReaderAt, size int64) (input, error) {
 	if err := image.ReadAt(r, tail, size-int64(len(tail))); err != nil {
 		return in, fmt.Errorf("reading end of file: %w", err)
 	}
-	n := binary.BigEndian.Uint64(tail[len(tail)-trailerSize:])
-	if n == 0 || n > uint64(len(tail)-trailerSize) {
-		return in, malformed("the file is neither a squashfs alone nor one with a signature: its last 8 bytes say %d", n)
+	tail, end := tail[:len(tail)-trailerSize], tail[len(tail)-trailerSize:]
+	n, ok := offset(binary.BigEndian.Uint64(end), int64(len(tail)))
+	if !ok || n == 0 {
+		return in, malformed("the file is neither a squashfs alone nor one with a signature: its last 8 bytes are %x", end)
 	}
-	in.body -= trailerSize + int64(n)
-	old := tail[len(tail)-trailerSize-int(n) : len(tail)-trailerSize]
+	in.body -= trailerSize + n
+	old := tail[int64(len(tail))-n:]
 	if contentType(old).Equal(oidEnvelopedData) {
 		return in, errCrypt
 	}
@@ -186,7 +187,7 @@ func takeApart(r io.ReaderAt, size int64) (input, error) {
 var errCrypt = fmt.Errorf("a crypt bundle hides from its signer what it does: sign the verity bundle, or let rauc sign it: %w", image.ErrUnsupported)
 
 func (in *input) readSquash(s *squash) error {
-	text, err := s.readFile(manifestName, MaxManifest)
+	text, err := s.readManifest()
 	if err != nil {
 		return err
 	}
@@ -222,7 +223,7 @@ func badOptions(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, image.ErrBadOptions)...)
 }
 
-func (in input) copyPlain(ctx context.Context, w io.Writer, r io.ReaderAt) error {
+func (in *input) copyPlain(ctx context.Context, w io.Writer, r io.ReaderAt) error {
 	if _, err := io.CopyBuffer(w, image.Section(ctx, r, 0, in.body), make([]byte, copySize)); err != nil {
 		return fmt.Errorf("copying payload: %w", err)
 	}
@@ -236,7 +237,7 @@ func (in input) copyPlain(ctx context.Context, w io.Writer, r io.ReaderAt) error
 
 // copyVerity checks the payload as it copies it, so that no signature is made
 // for a bundle that the device finds corrupt.
-func (in input) copyVerity(ctx context.Context, w io.Writer, r io.ReaderAt) error {
+func (in *input) copyVerity(ctx context.Context, w io.Writer, r io.ReaderAt) error {
 	if err := in.tree.check(ctx, r, w); err != nil {
 		return err
 	}

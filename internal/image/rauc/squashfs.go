@@ -68,37 +68,42 @@ func openSquash(r io.ReaderAt, limit int64) (*squash, error) {
 		return nil, malformed("reading squashfs: block size %d with logarithm %d", s.blockSize, log)
 	}
 	used := le.Uint64(b[40:])
-	if used < squashHeader || used > uint64(limit) {
+	var ok bool
+	if s.size, ok = offset(used, limit); !ok || used < squashHeader {
 		return nil, fmt.Errorf("reading squashfs: it says that it has %d bytes, and there are %d: %w", used, limit, image.ErrTruncated)
 	}
-	s.size = int64(used)
 	for _, f := range []struct {
 		at  *int64
 		off int
 	}{{&s.inodes, 64}, {&s.dirs, 72}, {&s.fragments, 80}} {
 		v := le.Uint64(b[f.off:])
-		switch {
-		case v < used:
-			*f.at = int64(v)
-		case f.at == &s.fragments && s.nFragments == 0: // all ones, or the end
-		default:
+		at, ok := offset(v, s.size)
+		if !ok && (f.at != &s.fragments || s.nFragments > 0) { // without fragments it is all ones
 			return nil, malformed("reading squashfs: a table at %#x is outside its %d bytes", v, used)
 		}
+		*f.at = at
 	}
 	return s, nil
 }
 
-// readFile returns the contents of the file with that name in the root
-// directory, if they are at most limit bytes.
-func (s *squash) readFile(name string, limit int64) ([]byte, error) {
-	b, err := s.findAndRead(name, limit)
+// offset returns v as an offset in a file, if it is at most limit.
+func offset(v uint64, limit int64) (int64, bool) {
+	if limit < 0 || v > uint64(limit) {
+		return 0, false
+	}
+	return int64(v), true //nolint:gosec // G115: at most limit
+}
+
+// readManifest returns the file manifest.raucm of the root directory.
+func (s *squash) readManifest() ([]byte, error) {
+	b, err := s.readFile(manifestName)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from squashfs: %w", name, err)
+		return nil, fmt.Errorf("reading %s from squashfs: %w", manifestName, err)
 	}
 	return b, nil
 }
 
-func (s *squash) findAndRead(name string, limit int64) ([]byte, error) {
+func (s *squash) readFile(name string) ([]byte, error) {
 	block, off, size, err := s.readRoot()
 	if err != nil {
 		return nil, fmt.Errorf("root directory: %w", err)
@@ -107,7 +112,7 @@ func (s *squash) findAndRead(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("root directory: %w", err)
 	}
-	return s.readInode(inode, limit)
+	return s.readInode(inode)
 }
 
 // readRoot returns where the listing of the root directory is: its metadata
@@ -190,13 +195,13 @@ func (s *squash) lookup(name string, block uint32, off uint16, size uint32) (uin
 }
 
 // readInode returns the contents of a regular file.
-func (s *squash) readInode(ref uint64, limit int64) ([]byte, error) {
+func (s *squash) readInode(ref uint64) ([]byte, error) {
 	m, typ, err := s.openInode(ref)
 	if err != nil {
 		return nil, fmt.Errorf("inode: %w", err)
 	}
 	le := binary.LittleEndian
-	var start, size uint64
+	var startAt, length uint64
 	var frag, fragOff uint32
 	switch typ {
 	case inodeFile:
@@ -204,26 +209,27 @@ func (s *squash) readInode(ref uint64, limit int64) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("inode: %w", err)
 		}
-		start, frag, fragOff, size = uint64(le.Uint32(b)), le.Uint32(b[4:]), le.Uint32(b[8:]), uint64(le.Uint32(b[12:]))
+		startAt, frag, fragOff, length = uint64(le.Uint32(b)), le.Uint32(b[4:]), le.Uint32(b[8:]), uint64(le.Uint32(b[12:]))
 	case inodeFileExt:
 		b, err := m.next(40)
 		if err != nil {
 			return nil, fmt.Errorf("inode: %w", err)
 		}
-		start, size, frag, fragOff = le.Uint64(b), le.Uint64(b[8:]), le.Uint32(b[28:]), le.Uint32(b[32:])
+		startAt, length, frag, fragOff = le.Uint64(b), le.Uint64(b[8:]), le.Uint32(b[28:]), le.Uint32(b[32:])
 	default:
 		return nil, malformed("inode has type %d", typ)
 	}
-	if size > uint64(limit) {
-		return nil, fmt.Errorf("%d bytes are over the limit of %d: %w", size, limit, image.ErrTooLarge)
+	size, ok := offset(length, MaxManifest)
+	if !ok {
+		return nil, fmt.Errorf("%d bytes are over the limit of %d: %w", length, MaxManifest, image.ErrTooLarge)
 	}
-	if start > uint64(s.size) {
-		return nil, malformed("data at %#x is outside the squashfs", start)
+	at, ok := offset(startAt, s.size)
+	if !ok {
+		return nil, malformed("data at %#x is outside the squashfs", startAt)
 	}
-	at := int64(start)
 	out := make([]byte, 0, size)
-	whole := int64(size) / s.blockSize // blocks; the tail is in a fragment, or a block too
-	if frag == noFragment && int64(size)%s.blockSize != 0 {
+	whole := size / s.blockSize // blocks; the tail is in a fragment, or a block too
+	if frag == noFragment && size%s.blockSize != 0 {
 		whole++
 	}
 	for range whole {
@@ -232,7 +238,7 @@ func (s *squash) readInode(ref uint64, limit int64) ([]byte, error) {
 			return nil, fmt.Errorf("list of blocks: %w", err)
 		}
 		word := le.Uint32(b)
-		n := min(s.blockSize, int64(size)-int64(len(out)))
+		n := min(s.blockSize, size-int64(len(out)))
 		data, err := s.readBlock(at, word)
 		switch {
 		case err != nil:
@@ -245,7 +251,7 @@ func (s *squash) readInode(ref uint64, limit int64) ([]byte, error) {
 		out = append(out, data...)
 		at += int64(word &^ dataUncompressed)
 	}
-	if rest := int64(size) - int64(len(out)); rest > 0 {
+	if rest := size - int64(len(out)); rest > 0 {
 		data, err := s.readFragment(frag)
 		if err != nil {
 			return nil, fmt.Errorf("fragment %d: %w", frag, err)
@@ -268,20 +274,20 @@ func (s *squash) readFragment(n uint32) ([]byte, error) {
 	if err := s.readAt(b[:], s.fragments+8*int64(n/perBlock)); err != nil {
 		return nil, err
 	}
-	table := binary.LittleEndian.Uint64(b[:])
-	if table >= uint64(s.size) {
-		return nil, malformed("its table at %#x is outside the squashfs", table)
+	table, ok := offset(binary.LittleEndian.Uint64(b[:]), s.size)
+	if !ok {
+		return nil, malformed("its table is outside the squashfs")
 	}
-	m := &metaReader{s: s, at: int64(table), skip: int(n%perBlock) * 16}
+	m := &metaReader{s: s, at: table, skip: int(n%perBlock) * 16}
 	e, err := m.next(16)
 	if err != nil {
 		return nil, err
 	}
-	start := binary.LittleEndian.Uint64(e)
-	if start > uint64(s.size) {
-		return nil, malformed("data at %#x is outside the squashfs", start)
+	start, ok := offset(binary.LittleEndian.Uint64(e), s.size)
+	if !ok {
+		return nil, malformed("its data is outside the squashfs")
 	}
-	return s.readBlock(int64(start), binary.LittleEndian.Uint32(e[8:]))
+	return s.readBlock(start, binary.LittleEndian.Uint32(e[8:]))
 }
 
 // readBlock returns the data block at off, whose length and kind word says.
@@ -306,11 +312,11 @@ func (s *squash) readBlock(off int64, word uint32) ([]byte, error) {
 // openInode goes to an inode: 48 bits of metadata block, relative to the inode
 // table, and 16 bits of offset in it.
 func (s *squash) openInode(ref uint64) (*metaReader, uint16, error) {
-	block := ref >> 16
-	if block >= uint64(s.size) {
-		return nil, 0, malformed("inode in block %#x, outside the squashfs", block)
+	block, ok := offset(ref>>16, s.size)
+	if !ok {
+		return nil, 0, malformed("inode in block %#x, outside the squashfs", ref>>16)
 	}
-	m := &metaReader{s: s, at: s.inodes + int64(block), skip: int(ref & 0xffff)}
+	m := &metaReader{s: s, at: s.inodes + block, skip: int(ref & 0xffff)}
 	head, err := m.next(16) // type, mode, owner, group, time, number
 	if err != nil {
 		return nil, 0, err

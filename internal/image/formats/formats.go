@@ -17,13 +17,14 @@ import (
 	"github.com/writ-project/writ/internal/image/mcuboot"
 	"github.com/writ-project/writ/internal/image/mender"
 	"github.com/writ-project/writ/internal/image/minisign"
+	"github.com/writ-project/writ/internal/image/rauc"
 	"github.com/writ-project/writ/internal/image/raw"
 	"github.com/writ-project/writ/internal/image/suit"
 )
 
 // All returns every format in detection order.
 func All() []image.Format {
-	return []image.Format{mcuboot.Format{}, esp.Format{}, suit.Format{}, mender.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
+	return []image.Format{mcuboot.Format{}, esp.Format{}, rauc.Format{}, suit.Format{}, mender.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
 }
 
 // ForName returns the format with that name.
@@ -36,8 +37,14 @@ func ForName(name string) (image.Format, bool) {
 	return nil, false
 }
 
-// Detect picks the format of an image by its first bytes. It does not say that
-// the image is well formed; Inspect does.
+// prober is a format whose first bytes do not tell its images from other files. A
+// RAUC bundle starts like any squashfs, or when encrypted like nothing.
+type prober interface {
+	Probe(r io.ReaderAt, size int64) bool
+}
+
+// Detect picks the format of an image by its first bytes, and its last where
+// those do not tell. It does not say that the image is well formed; Inspect does.
 func Detect(r io.ReaderAt, size int64) (image.Format, error) {
 	if size <= 0 {
 		return nil, fmt.Errorf("detecting image format: image is empty: %w", image.ErrTruncated)
@@ -47,7 +54,11 @@ func Detect(r io.ReaderAt, size int64) (image.Format, error) {
 		return nil, fmt.Errorf("detecting image format: %w", err)
 	}
 	for _, f := range All() {
-		if f.Detect(prefix) {
+		fits := f.Detect(prefix)
+		if p, ok := f.(prober); ok {
+			fits = p.Probe(r, size)
+		}
+		if fits {
 			return f, nil
 		}
 	}

@@ -146,7 +146,7 @@ func signOptions(f image.Format) image.SignOptions {
 
 // finishedOnly are the formats that sign images which their own tools built, and
 // no plain binary. Their packages test how much memory that takes.
-var finishedOnly = map[string]bool{"esp": true, "mender": true}
+var finishedOnly = map[string]bool{"esp": true, "mender": true, "rauc": true}
 
 // zeros is an endless file.
 type zeros struct{}

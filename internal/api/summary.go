@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,8 @@ type gist struct {
 // whose payload says nothing more than its type has none.
 func summary(t evidence.Type, data json.RawMessage) string {
 	var g gist
-	if json.Unmarshal(data, &g) != nil {
+	err := json.Unmarshal(data, &g)
+	if _, other := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !other {
 		return "" // a payload of another form: its data is still there to read
 	}
 	parts := g.parts(t)

@@ -31,7 +31,10 @@ func (r *remote) info() *signerd.Info { return r.last.Load() }
 // signerPurposes are the keys that a server with a signer does not hold: with
 // one of them, whoever has the server could make firmware that devices trust,
 // or approvers that the signer trusts.
-var signerPurposes = map[fw.Purpose]bool{fw.PurposeImage: true, fw.PurposeStatement: true, fw.PurposeRosterRoot: true}
+var signerPurposes = map[fw.Purpose]bool{
+	fw.PurposeImage: true, fw.PurposeStatement: true, fw.PurposeRosterRoot: true,
+	fw.PurposeAuthorization: false, fw.PurposeLog: false, fw.PurposeDeviceCA: false,
+}
 
 // signerLook is how often the server looks at what changed at the signer.
 const signerLook = 10 * time.Second
@@ -150,7 +153,7 @@ func (r *remote) trustsLog(l *signer.LogSigner) error {
 	if err != nil || r.info().Log == vkey {
 		return err
 	}
-	return fw.Errorf(fw.Conflict, "the signer does not trust this server's evidence log: on its host run\n\n  writ-signer trust-log '%s'\n\nand start writ-signer again", vkey)
+	return fw.Errorf(fw.Conflict, "the signer does not trust this server's evidence log: stop writ-signer serve on its host, run writ-signer trust-log '%s' there, and start it again", vkey)
 }
 
 // holds reports whether the signer has the private part of k, or its place.

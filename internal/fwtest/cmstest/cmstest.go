@@ -171,7 +171,7 @@ func KeyPEM(tb testing.TB, dir, name string, key crypto.Signer) string {
 // ReadCertificate reads the first certificate of a PEM file.
 func ReadCertificate(tb testing.TB, path string) *x509.Certificate {
 	tb.Helper()
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(path) //nolint:gosec // G304: a test names its own files
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -203,5 +203,5 @@ func Tool(tb testing.TB, name string) string {
 // Run runs a program to its end and returns what it wrote.
 func Run(tb testing.TB, path string, args ...string) ([]byte, error) {
 	tb.Helper()
-	return exec.CommandContext(tb.Context(), path, args...).CombinedOutput()
+	return exec.CommandContext(tb.Context(), path, args...).CombinedOutput() //nolint:gosec // G204: a test names its own programs
 }

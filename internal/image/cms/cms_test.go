@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/writ-project/writ/internal/fwtest/cmstest"
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/cms"
-	"github.com/writ-project/writ/internal/fwtest/cmstest"
 )
 
 var content = []byte("software = { version = \"1.2.3\"; }\n")

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -315,7 +316,7 @@ func (one *signer) readAttribute(oid asn1.ObjectIdentifier, values cryptobyte.St
 		}
 		one.digest = bytes.Clone(digest)
 	case oid.Equal(oidSigningTime):
-		ok := false
+		var ok bool
 		if values.PeekASN1Tag(tags.UTCTime) {
 			ok = values.ReadASN1UTCTime(&one.time)
 		} else {
@@ -436,16 +437,16 @@ func readPSS(in cryptobyte.String, h crypto.Hash) (int, error) {
 // checkAlgorithms holds the list of digest algorithms against the signers: it
 // is what a verifier that streams has computed when it gets to them.
 func (s *SignedData) checkAlgorithms(list cryptobyte.String) error {
-	listed := map[crypto.Hash]bool{}
+	var listed []crypto.Hash
 	for !list.Empty() {
 		h, err := readHash(&list)
 		if err != nil {
 			return err
 		}
-		listed[h] = true
+		listed = append(listed, h)
 	}
 	for _, one := range s.signers {
-		if !listed[one.hash] {
+		if !slices.Contains(listed, one.hash) {
 			return malformed("a signer uses %v, which is not among the digest algorithms", one.hash)
 		}
 	}

@@ -40,14 +40,29 @@ type Signer struct {
 
 // Digests computes what the signers of a detached signature hashed. Write the
 // content to it.
-type Digests struct{ sums map[crypto.Hash]hash.Hash }
+type Digests struct{ sums []sum }
+
+type sum struct {
+	of crypto.Hash
+	hash.Hash
+}
+
+// of returns the digest of what was written, or nil if it was not computed.
+func (d *Digests) of(h crypto.Hash) []byte {
+	for _, s := range d.sums {
+		if s.of == h {
+			return s.Sum(nil)
+		}
+	}
+	return nil
+}
 
 // NewDigests returns a Digests with the hashes that the signers use.
 func (s *SignedData) NewDigests() *Digests {
-	d := &Digests{map[crypto.Hash]hash.Hash{}}
+	d := &Digests{}
 	for _, one := range s.signers {
-		if d.sums[one.hash] == nil {
-			d.sums[one.hash] = one.hash.New()
+		if d.of(one.hash) == nil {
+			d.sums = append(d.sums, sum{one.hash, one.hash.New()})
 		}
 	}
 	return d
@@ -92,11 +107,7 @@ func (s *SignedData) verify(content *Digests, trust Trust) ([]Signer, error) {
 		if err := trust.accepts(one, s.Certificates); err != nil {
 			return nil, err
 		}
-		sum := content.sums[one.hash]
-		if sum == nil {
-			return nil, malformed("no %v of the content was computed", one.hash)
-		}
-		if got := sum.Sum(nil); !bytes.Equal(got, one.digest) {
+		if got := content.of(one.hash); !bytes.Equal(got, one.digest) {
 			return nil, fmt.Errorf("content has %v %x, %q signed %x: %w", one.hash, got, one.cert.Subject, one.digest, image.ErrBadDigest)
 		}
 		if !one.good() {

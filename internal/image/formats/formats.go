@@ -20,11 +20,12 @@ import (
 	"github.com/writ-project/writ/internal/image/rauc"
 	"github.com/writ-project/writ/internal/image/raw"
 	"github.com/writ-project/writ/internal/image/suit"
+	"github.com/writ-project/writ/internal/image/swu"
 )
 
 // All returns every format in detection order.
 func All() []image.Format {
-	return []image.Format{mcuboot.Format{}, esp.Format{}, rauc.Format{}, suit.Format{}, mender.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
+	return []image.Format{mcuboot.Format{}, esp.Format{}, swu.Format{}, rauc.Format{}, suit.Format{}, mender.Format{}, minisign.Format{}, minisign.Signify{}, raw.Format{}}
 }
 
 // ForName returns the format with that name.

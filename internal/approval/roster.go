@@ -27,6 +27,10 @@ type RosterDocument struct {
 	Previous  fw.Digest  `json:"previous,omitzero"` // of the document of the version before; absent in version 1
 	CreatedAt int64      `json:"created_at"`        // Unix seconds
 	Approvers []Approver `json:"approvers"`
+
+	// Roots signs this version and the next one. Without, whoever opens the
+	// roster says by which roots: a single one, before there were thresholds.
+	Roots *Roots `json:"roots,omitempty"`
 }
 
 // Approver is a person who may approve, and with which keys.
@@ -43,6 +47,7 @@ type Roster struct {
 	digest fw.Digest
 	keys   map[fw.PersonID][]Key
 	owner  map[string]fw.PersonID // by fingerprint
+	roots  []ed25519.PublicKey    // of doc.Roots
 }
 
 // ParseRoster checks an unsigned roster document.
@@ -67,6 +72,12 @@ func ParseRoster(payload []byte) (*Roster, error) {
 	}
 	for _, a := range doc.Approvers {
 		if err := r.add(a); err != nil {
+			return nil, err
+		}
+	}
+	if doc.Roots != nil {
+		var err error
+		if r.roots, err = doc.Roots.parse(); err != nil {
 			return nil, err
 		}
 	}
@@ -103,13 +114,10 @@ func (r *Roster) add(a Approver) error {
 	return nil
 }
 
-// OpenRoster returns the roster in a DSSE envelope signed by root.
+// OpenRoster returns the roster in a DSSE envelope signed by root, and by a
+// threshold of its own roots if it names any.
 func OpenRoster(env []byte, root ed25519.PublicKey) (*Roster, error) {
-	payload, err := openEnvelope(env, root)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRoster(payload)
+	return OpenRosterBy(env, []ed25519.PublicKey{root}, 1)
 }
 
 // Encode returns the bytes of d to be signed, having checked them.

@@ -6,7 +6,6 @@
 // A key is named by a URI whose scheme says which back end has it:
 //
 //	pkcs11:token=fw;object=fw-signer      a token (RFC 7512), package custody/pkcs11
-//	vault:transit/fw-signer?version=1     Vault's transit engine, package custody/vault
 //
 // Keys in files are the key store's own, package signer. The URI is public and
 // goes into the key's metadata; the secret that unlocks the place (PIN, token)

@@ -5,17 +5,6 @@
 //	WRIT_PKCS11_PIN_FILE   path of a file with the PIN; or
 //	WRIT_PKCS11_PIN        the PIN
 //	WRIT_PKCS11_HELPER     path of writ-pkcs11, if it is not beside the program
-//
-// and, in programs built with the tag vault and when WRIT_VAULT is 1:
-//
-//	VAULT_ADDR             address of the Vault server, https://…
-//	VAULT_TOKEN_FILE       path of a file with a token; or
-//	VAULT_TOKEN            the token
-//	VAULT_CACERT           path of a PEM file with the CA of the server
-//	VAULT_NAMESPACE        namespace, where the server has them
-//
-// The last four are those of Vault's own tools, and VAULT_TOKEN_FILE is what a
-// Vault agent writes.
 package backends
 
 import (
@@ -40,8 +29,7 @@ func FromEnv(getenv func(string) string) ([]custody.Backend, error) {
 		}
 		out = append(out, b)
 	}
-	more, err := services(getenv)
-	return append(out, more...), err
+	return out, nil
 }
 
 // Close closes all of them.

@@ -15,6 +15,7 @@ import (
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
 	"github.com/writ-project/writ/internal/image/mcuboot"
+	"github.com/writ-project/writ/internal/image/suit"
 	"github.com/writ-project/writ/internal/tlog"
 )
 
@@ -102,7 +103,7 @@ func (a *Agent) checkImage(ctx context.Context, path string, p authz.Component, 
 // imageReason translates what a format says.
 func imageReason(r image.ReasonError) fw.Reason {
 	switch r {
-	case image.ErrUnsigned, image.ErrUnknownKey, image.ErrBadSignature:
+	case image.ErrUnsigned, image.ErrUnknownKey, image.ErrBadSignature, image.ErrWrongPurpose:
 		return fw.RejectImageSignature
 	case image.ErrBadDigest:
 		return fw.RejectImageDigest
@@ -157,13 +158,24 @@ func chooseFormat(r io.ReaderAt, size int64, name string) (image.Format, error) 
 	return f, nil
 }
 
-// hardware returns the id an image is bound to. MCUboot stores it hashed, as
+// hardware returns the id an image is bound to. MCUboot and SUIT store it hashed, as
 // the class id within the vendor's space: it is ours if ours hashes to it.
 func hardware(info image.Info, stored string, ours fw.HardwareID) fw.HardwareID {
-	if info.Format == (mcuboot.Format{}).Name() && info.Vendor != "" {
-		if class, err := mcuboot.ClassID(info.Vendor, string(ours)); err == nil && class == stored {
-			return ours
-		}
+	if info.Vendor == "" {
+		return fw.HardwareID(stored)
+	}
+	var class string
+	var err error
+	switch info.Format {
+	case mcuboot.Format{}.Name():
+		class, err = mcuboot.ClassID(info.Vendor, string(ours))
+	case suit.Format{}.Name():
+		class = suit.ClassID(info.Vendor, string(ours))
+	default:
+		return fw.HardwareID(stored)
+	}
+	if err == nil && class == stored {
+		return ours
 	}
 	return fw.HardwareID(stored)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/formats"
+	"github.com/writ-project/writ/internal/image/minisign"
 )
 
 func (a *app) imageCmd() *cobra.Command {
@@ -94,6 +95,9 @@ Exits 0 when a key verifies it, 1 with the reason when none does, 2 on usage.`,
 				return err
 			}
 		}
+		if len(env) > 0 && format == "" {
+			format = formats.ForEnvelope(env).Name()
+		}
 		f, err := a.openImage(args[0], format)
 		if err != nil {
 			return err
@@ -166,6 +170,9 @@ func parsePublic(b []byte) (crypto.PublicKey, error) {
 	}
 	if pub, err := x509.ParsePKCS1PublicKey(b); err == nil {
 		return pub, nil // as MCUboot bootloaders embed RSA keys
+	}
+	if pub, err := minisign.ParsePublicKey(b); err == nil {
+		return pub, nil
 	}
 	return nil, errors.New("it is neither a SubjectPublicKeyInfo nor a certificate")
 }

@@ -14,7 +14,7 @@ import (
 
 // Config describes a listener. Its zero values are good for the internet.
 type Config struct {
-	Addr    string       // host:port; port 0 takes a free one
+	Addr string // host:port; port 0 takes a free one
 	// Listener, when not nil, is served instead of Addr: a Unix socket, say.
 	// ConnContext may add what is known of a connection to its requests.
 	Listener    net.Listener

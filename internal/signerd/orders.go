@@ -272,7 +272,7 @@ func (o *orders) sign(ctx context.Context, j *order) (err error) {
 		return fw.Wrap(fw.Internal, err, "the staged image is gone")
 	}
 	defer func() { err = errors.Join(err, in.Close(), os.Remove(o.path(id, suffixInput))) }()
-	out, err := os.OpenFile(o.path(id, suffixOutput), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // G304: named by the permit
+	out, err := os.OpenFile(o.path(id, suffixOutput), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fw.Wrap(fw.Unavailable, err, "the signer cannot write the image: look at its disk")
 	}

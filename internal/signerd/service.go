@@ -137,7 +137,7 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", mediaJSON)
 	w.WriteHeader(status)
-	_, err = w.Write(b) //nolint:gosec // G705: JSON, and says so
+	_, err = w.Write(b)
 	return err
 }
 

@@ -66,7 +66,7 @@ func (a *Agent) download(ctx context.Context, s slot, auth *authz.Authorization,
 	err := a.checkStatement(ctx, auth)
 	at := int64(0)
 	if err == nil {
-		at, err = a.fetchEnvelope(ctx, s, p)
+		err = a.fetchEnvelope(ctx, s, p)
 	}
 	if err == nil {
 		at, err = a.fetchImage(ctx, s, p)
@@ -138,21 +138,21 @@ func (a *Agent) path(d fw.Digest) string {
 }
 
 // fetchEnvelope gets the detached signature, if the format has one.
-func (a *Agent) fetchEnvelope(ctx context.Context, s slot, p authz.Component) (int64, error) {
+func (a *Agent) fetchEnvelope(ctx context.Context, s slot, p authz.Component) error {
 	if p.Envelope.IsZero() {
-		return 0, nil
+		return nil
 	}
 	if b, err := os.ReadFile(a.in(s, envelopeFile)); err == nil && fw.DigestOf(b) == p.Envelope {
-		return 0, nil
+		return nil
 	}
 	b, err := a.fetch(ctx, a.path(p.Envelope), maxEnvelope)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if fw.DigestOf(b) != p.Envelope {
-		return 0, &fault{event: fw.EventRejected, reason: fw.RejectImageSignature, detail: "the detached signature is not the authorized " + p.Envelope.String()}
+		return &fault{event: fw.EventRejected, reason: fw.RejectImageSignature, detail: "the detached signature is not the authorized " + p.Envelope.String()}
 	}
-	return 0, writeFile(a.in(s, envelopeFile), b)
+	return writeFile(a.in(s, envelopeFile), b)
 }
 
 // fetch gets a small file, and at most one byte more than the limit.

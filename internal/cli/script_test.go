@@ -112,8 +112,8 @@ type script struct {
 	server *running
 	signer *running // writ-signer
 	socket string   // its path
-	data   string // path of its data folder
-	log    string // path of its log
+	data   string   // path of its data folder
+	log    string   // path of its log
 	front  *tls.Certificate
 	wires  map[string]*wire
 }

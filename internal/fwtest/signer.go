@@ -15,6 +15,7 @@ var Keys = map[fw.Purpose]fw.KeyName{
 	fw.PurposeLog:           "log",
 	fw.PurposeDeviceCA:      "device-ca",
 	fw.PurposeRosterRoot:    "roster-root",
+	fw.PurposeStatement:     "statement",
 }
 
 // Signer returns a signer over a fresh key store with a key of every purpose.

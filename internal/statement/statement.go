@@ -137,7 +137,7 @@ func Parse(b []byte) (Statement, error) {
 // maxComponents bounds a statement.
 const maxComponents = 32
 
-func (s *Statement) check() error {
+func (s Statement) check() error {
 	p := &s.Predicate
 	switch {
 	case s.Type != StatementType || s.PredicateType != PredicateType:
@@ -169,7 +169,7 @@ func (s *Statement) check() error {
 }
 
 // Image returns what is said of the image of a component, and its digest.
-func (s *Statement) Image(name fw.ComponentName) (Component, fw.Digest, bool) {
+func (s Statement) Image(name fw.ComponentName) (Component, fw.Digest, bool) {
 	i := slices.IndexFunc(s.Predicate.Components, func(c Component) bool { return c.Name == name })
 	if i < 0 {
 		return Component{}, fw.Digest{}, false
@@ -181,7 +181,7 @@ func (s *Statement) Image(name fw.ComponentName) (Component, fw.Digest, bool) {
 // Matches reports whether s says of the release what its approved manifest
 // says. The signer of a statement calls it, so that it states nothing that was
 // not approved; the images' digests are compared by whoever has the images.
-func (s *Statement) Matches(manifest []byte) error {
+func (s Statement) Matches(manifest []byte) error {
 	var m fw.Manifest
 	if err := dsse.Decode(manifest, &m); err != nil {
 		return fw.Wrap(fw.Invalid, err, "malformed manifest")

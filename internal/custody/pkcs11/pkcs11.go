@@ -320,7 +320,7 @@ func request(pub crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (Reque
 	return req, nil
 }
 
-var hashOIDs = map[crypto.Hash]asn1.ObjectIdentifier{ //nolint:exhaustive // the others are refused
+var hashOIDs = map[crypto.Hash]asn1.ObjectIdentifier{ // the others are refused
 	crypto.SHA256: {2, 16, 840, 1, 101, 3, 4, 2, 1},
 	crypto.SHA384: {2, 16, 840, 1, 101, 3, 4, 2, 2},
 	crypto.SHA512: {2, 16, 840, 1, 101, 3, 4, 2, 3},

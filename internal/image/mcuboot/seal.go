@@ -216,7 +216,7 @@ func (s *sealer) sign(digest []byte) ([]byte, error) {
 
 // digestTLV is the type of the TLV that holds a digest by h.
 func digestTLV(h crypto.Hash) uint16 {
-	switch h { //nolint:exhaustive // the three that scheme chooses from
+	switch h { // the three that scheme chooses from
 	case crypto.SHA384:
 		return tlvSHA384
 	case crypto.SHA512:

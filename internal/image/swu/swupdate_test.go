@@ -3,7 +3,6 @@ package swu
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"os"
@@ -28,7 +27,7 @@ func swupdate(t *testing.T, b []byte, ca *x509.Certificate, args ...string) (str
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	args = append([]string{
@@ -205,7 +204,7 @@ func TestSWUpdateInstallsSeveralFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := mustSign(t, in, signer, image.SignOptions{Version: "2.0.0", Hardware: deviceHardware, Layout: layout(t, l)})
-		v, err := verifyBytes(b, signer.Public().(crypto.PublicKey))
+		v, err := verifyBytes(b, signer.Public())
 		if err != nil || v.Info.Version != "2.0.0" {
 			t.Fatalf("got %+v, %v", v, err)
 		}

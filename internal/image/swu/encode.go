@@ -133,19 +133,19 @@ func listFiles(ctx context.Context, r io.ReaderAt, size int64) ([]source, error)
 			return bad("magic %q at offset %#x is not that of a cpio archive: %w", m, pos, image.ErrMalformed)
 		}
 		mode, errMode := strconv.ParseUint(string(h[14:22]), 16, 32)
-		length, errLength := strconv.ParseInt(string(h[54:62]), 16, 64)
-		nameLength, errName := strconv.ParseInt(string(h[94:102]), 16, 64)
-		if errMode != nil || errLength != nil || errName != nil || length < 0 || nameLength < 2 || nameLength > maxName+1 {
+		length, errLength := strconv.ParseUint(string(h[54:62]), 16, 32)
+		nameLength, errName := strconv.ParseUint(string(h[94:102]), 16, 32)
+		if errMode != nil || errLength != nil || errName != nil || nameLength < 2 || nameLength > maxName+1 {
 			return bad("the header at offset %#x is none: %w", pos, image.ErrMalformed)
 		}
 		name := make([]byte, nameLength)
-		if size-pos-headerSize < nameLength {
+		if size-pos-headerSize < int64(nameLength) {
 			return bad("the archive ends within a name: %w", image.ErrTruncated)
 		}
 		if err := image.ReadAt(r, name, pos+headerSize); err != nil {
 			return bad("%w", err)
 		}
-		f := source{name: strings.TrimSuffix(string(name), "\x00"), off: roundUp(pos + headerSize + nameLength), size: length}
+		f := source{name: strings.TrimSuffix(string(name), "\x00"), off: roundUp(pos + headerSize + int64(nameLength)), size: int64(length)}
 		switch {
 		case f.name == nameTrailer:
 			if len(files) == 0 {
@@ -221,9 +221,20 @@ func (s *settings) describe(files []source) []byte {
 func (m Image) describe(b *bytes.Buffer, sum [sha256.Size]byte) {
 	b.WriteString("\t\t{\n")
 	for _, f := range []struct{ name, value string }{
-		{"filename", m.Filename}, {"name", m.Name}, {"version", m.Version}, {"type", m.Type}, {"device", m.Device},
-		{"path", m.Path}, {"volume", m.Volume}, {"mtdname", m.MTDName}, {"filesystem", m.Filesystem}, {"offset", m.Offset},
-		{"compressed", m.Compressed}, {"data", m.Data}, {"ivt", m.IVT}, {"sha256", hex.EncodeToString(sum[:])},
+		{"filename", m.Filename},
+		{"name", m.Name},
+		{"version", m.Version},
+		{"type", m.Type},
+		{"device", m.Device},
+		{"path", m.Path},
+		{"volume", m.Volume},
+		{"mtdname", m.MTDName},
+		{"filesystem", m.Filesystem},
+		{"offset", m.Offset},
+		{"compressed", m.Compressed},
+		{"data", m.Data},
+		{"ivt", m.IVT},
+		{"sha256", hex.EncodeToString(sum[:])},
 	} {
 		if f.value != "" {
 			fmt.Fprintf(b, "\t\t\t%s = %s;\n", f.name, quote(f.value))

@@ -113,3 +113,11 @@ type packed struct {
 	name string
 	b    []byte
 }
+
+// signerKeys is the public key of a signer, or a CA.
+func signerKeys(key any) []crypto.PublicKey {
+	if s, ok := key.(crypto.Signer); ok {
+		return []crypto.PublicKey{s.Public()}
+	}
+	return []crypto.PublicKey{key}
+}

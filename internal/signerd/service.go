@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/custody"
+	"github.com/writ-project/writ/internal/custody/backends"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/httpd"
 	"github.com/writ-project/writ/internal/signer"
@@ -27,6 +29,8 @@ type Service struct {
 	desk   *signer.Desk
 	orders *orders
 
+	backends []custody.Backend // closed with the service; nil: the caller's
+
 	adopting sync.Mutex // rosters are put on file in order
 
 	mu      sync.Mutex
@@ -37,14 +41,24 @@ type Service struct {
 // maxAnswers bounds the remembered answers, of a few KiB each.
 const maxAnswers = 64
 
-// Open opens the signer in dir. The folder was made by Init.
-func Open(dir string, passphrase []byte, now func() time.Time, log *slog.Logger) (*Service, error) {
+// Options configure a [Service].
+type Options struct {
+	Dir        string            // the signer's folder, made by writ-signer init
+	Passphrase []byte            // of its keys
+	Backends   []custody.Backend // where keys are that are not in files
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// Open opens the signer in o.Dir.
+func Open(o Options) (*Service, error) {
+	dir := o.Dir
 	setup, err := readSetup(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{dir: dir, setup: setup, answers: map[fw.PermitID]signer.Record{}}
-	if s.ks, err = signer.OpenKeystore(filepath.Join(dir, keysFolder), signer.KeystoreOptions{Passphrase: passphrase}); err != nil {
+	if s.ks, err = signer.OpenKeystore(filepath.Join(dir, keysFolder), signer.KeystoreOptions{Passphrase: o.Passphrase, Backends: o.Backends}); err != nil {
 		return nil, err
 	}
 	roots, err := setup.Roots.roots()
@@ -54,14 +68,14 @@ func Open(dir string, passphrase []byte, now func() time.Time, log *slog.Logger)
 	if s.signer, err = signer.Open(s.ks, signer.Options{MinApprovals: setup.MinApprovals, Roots: roots, Custody: signer.CustodyRemote}); err != nil {
 		return nil, err
 	}
-	o := signer.DeskOptions{Now: now}
+	desk := signer.DeskOptions{Now: o.Now}
 	if setup.Log != "" {
-		if o.Log, err = logKey(setup.Log); err != nil {
+		if desk.Log, err = logKey(setup.Log); err != nil {
 			return nil, errors.Join(err, s.signer.Close())
 		}
 	}
-	s.desk = signer.NewDesk(s.signer, o)
-	if s.orders, err = openOrders(s.desk, filepath.Join(dir, spoolFolder), now, log); err != nil {
+	s.desk = signer.NewDesk(s.signer, desk)
+	if s.orders, err = openOrders(s.desk, filepath.Join(dir, spoolFolder), o.Now, o.Log); err != nil {
 		return nil, errors.Join(err, s.signer.Close())
 	}
 	return s, nil
@@ -70,7 +84,7 @@ func Open(dir string, passphrase []byte, now func() time.Time, log *slog.Logger)
 // Close ends the orders that are being carried out and closes the journal.
 func (s *Service) Close() error {
 	s.orders.close()
-	return s.signer.Close()
+	return errors.Join(s.signer.Close(), backends.Close(s.backends))
 }
 
 // run sweeps until ctx ends.

@@ -71,7 +71,7 @@ func (s *SignedData) NewDigests() *Digests {
 // Write never fails.
 func (d *Digests) Write(p []byte) (int, error) {
 	for _, h := range d.sums {
-		_, _ = _, _ = h.Write(p) // a hash never fails
+		_, _ = h.Write(p) // a hash never fails
 	}
 	return len(p), nil
 }

@@ -100,3 +100,17 @@ func signedBy(e dsse.Envelope, payload []byte, roots []ed25519.PublicKey, thresh
 	}
 	return nil
 }
+
+// NamesRoots reports whether r says who signs the next version, so that it is
+// opened with [AcceptRoster].
+func (r *Roster) NamesRoots() bool { return r.roots != nil }
+
+// EnvelopeDigest returns the digest of the document in an envelope, which
+// nobody need have signed: it is for comparing with [Roster.Digest].
+func EnvelopeDigest(env []byte) (fw.Digest, error) {
+	_, payload, err := dsse.Open(env, RosterPayloadType, envelopeLimits)
+	if err != nil {
+		return fw.Digest{}, err
+	}
+	return fw.DigestOf(payload), nil
+}

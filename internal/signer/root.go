@@ -92,9 +92,27 @@ type Roots struct {
 	Threshold int
 }
 
-// openRoster checks an envelope against the roots, or without any against the
-// active roster root keys.
+// openRoster checks an envelope against the roots that the roster before it
+// names, else against those that the signer was set up with, else against the
+// active roster root keys. The roster in force needs no check again.
 func (s *Signer) openRoster(envelope []byte) (*approval.Roster, error) {
+	s.mu.Lock()
+	last, err := s.lastRoster()
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if last != nil {
+		digest, err := approval.EnvelopeDigest(envelope)
+		switch {
+		case err != nil:
+			return nil, err
+		case digest == last.Digest():
+			return last, nil
+		case last.NamesRoots():
+			return approval.AcceptRoster(last, envelope)
+		}
+	}
 	if r := s.opt.Roots; r != nil {
 		return approval.OpenRosterBy(envelope, r.Keys, r.Threshold)
 	}
@@ -102,7 +120,7 @@ func (s *Signer) openRoster(envelope []byte) (*approval.Roster, error) {
 	if len(roots) == 0 {
 		return nil, fw.Errorf(fw.Conflict, "there is no roster root key: create one, or put the %s file of an offline one into the key directory", publicSuffix)
 	}
-	var last error
+	var why error
 	for _, info := range roots {
 		pub, err := info.Public()
 		if err != nil {
@@ -116,9 +134,9 @@ func (s *Signer) openRoster(envelope []byte) (*approval.Roster, error) {
 		if err == nil {
 			return roster, nil
 		}
-		last = err
+		why = err
 	}
-	return nil, last
+	return nil, why
 }
 
 func (s *Signer) adopt(roster *approval.Roster, at time.Time) error {

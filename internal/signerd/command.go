@@ -349,10 +349,6 @@ The passphrase comes from ` + config.PassphraseEnv + ` or the file that
 }
 
 func (c *command) serve(ctx context.Context, l *Listen, readyFile string, log *slog.Logger) (err error) {
-	pass, err := passphrase()
-	if err != nil {
-		return err
-	}
 	if l.Socket != "" && len(l.UIDs) == 0 {
 		return fw.Errorf(fw.Invalid, "name the user that the server runs as: --allow-uid UID")
 	}
@@ -361,7 +357,7 @@ func (c *command) serve(ctx context.Context, l *Listen, readyFile string, log *s
 			log.Warn("the server runs as the same user as this signer, so it could read the keys: give each a user of its own")
 		}
 	}
-	s, err := Open(c.dir, pass, time.Now, log)
+	s, err := c.openWith(log)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/writ-project/writ/internal/approval"
+	"github.com/writ-project/writ/internal/custody/backends"
 	"github.com/writ-project/writ/internal/fw"
 	"github.com/writ-project/writ/internal/signer"
 )
@@ -24,15 +26,30 @@ import (
 
 // open opens the signer while nobody else has it.
 func (c *command) open() (*Service, error) {
-	pass, err := passphrase()
-	if err != nil {
-		return nil, err
-	}
-	s, err := Open(c.dir, pass, time.Now, nil)
+	s, err := c.openWith(slog.New(slog.DiscardHandler))
 	if fw.KindOf(err) == fw.Conflict {
 		return nil, fw.Wrap(fw.Conflict, err, "the signer in %s is running: stop writ-signer serve first, so that nothing is signed in between", c.dir)
 	}
 	return s, err
+}
+
+// openWith opens the signer with the keys in files and the back ends that the
+// environment configures.
+func (c *command) openWith(log *slog.Logger) (*Service, error) {
+	pass, err := passphrase()
+	if err != nil {
+		return nil, err
+	}
+	all, err := backends.FromEnv(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	s, err := Open(Options{Dir: c.dir, Passphrase: pass, Backends: all, Now: time.Now, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, backends.Close(all))
+	}
+	s.backends = all
+	return s, nil
 }
 
 func (c *command) rosterCmd() *cobra.Command {
@@ -182,9 +199,9 @@ func (c *command) keyCmd() *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			p := fw.Purpose(purpose)
-			if p != fw.PurposeImage && p != fw.PurposeStatement {
-				return fw.Errorf(fw.Invalid, "a signer makes keys for %s and %s, not %q", fw.PurposeImage, fw.PurposeStatement, purpose)
+			p, err := signerPurpose(purpose)
+			if err != nil {
+				return err
 			}
 			info, err := s.ks.Create(cmd.Context(), fw.KeyName(args[0]), p, signer.Algorithm(alg), time.Now())
 			if err != nil {
@@ -196,6 +213,32 @@ func (c *command) keyCmd() *cobra.Command {
 	}
 	create.Flags().StringVar(&purpose, "purpose", string(fw.PurposeImage), "image or statement")
 	create.Flags().StringVar(&alg, "algorithm", "", "algorithm (default by purpose)")
+	var attachPurpose string
+	attach := &cobra.Command{
+		Use: "attach NAME URI", Short: "Use a key that a token keeps", Args: cobra.ExactArgs(2),
+		Long: `Use a key that another place keeps, named there by URI; docs/signing.md says how
+to set such a place up.`,
+		Example: `  WRIT_PKCS11_MODULE=/usr/lib/softhsm/libsofthsm2.so WRIT_PKCS11_PIN_FILE=pin \
+    writ-signer key attach image-hsm 'pkcs11:token=fw;object=image-1'`,
+		RunE: c.run(func(cmd *cobra.Command, args []string) (err error) {
+			s, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			p, err := signerPurpose(attachPurpose)
+			if err != nil {
+				return err
+			}
+			info, err := s.ks.Attach(cmd.Context(), fw.KeyName(args[0]), p, args[1], time.Now())
+			if err != nil {
+				return err
+			}
+			c.say("key %s (%s, %s) is kept at %s\n%s", info.Name, info.Purpose, info.Algorithm, info.Custody, info.PublicKey)
+			return nil
+		}),
+	}
+	attach.Flags().StringVar(&attachPurpose, "purpose", string(fw.PurposeImage), "image or statement")
 	retire := &cobra.Command{
 		Use: "retire NAME", Short: "End the use of a key for good", Args: cobra.ExactArgs(1),
 		RunE: c.run(func(cmd *cobra.Command, args []string) (err error) {
@@ -236,9 +279,18 @@ func (c *command) keyCmd() *cobra.Command {
 			return s.ks.SetChain(fw.KeyName(args[0]), chain)
 		}),
 	}
-	cmd := &cobra.Command{Use: "key", Short: "Make, list, certify and retire keys; stop writ-signer serve first"}
-	cmd.AddCommand(create, list, certify, retire)
+	cmd := &cobra.Command{Use: "key", Short: "Make, attach, list, certify and retire keys; stop writ-signer serve first"}
+	cmd.AddCommand(create, attach, list, certify, retire)
 	return cmd
+}
+
+// signerPurpose is a purpose that keys are made for here.
+func signerPurpose(s string) (fw.Purpose, error) {
+	p := fw.Purpose(s)
+	if p != fw.PurposeImage && p != fw.PurposeStatement {
+		return "", fw.Errorf(fw.Invalid, "a signer makes keys for %s and %s, not %q", fw.PurposeImage, fw.PurposeStatement, s)
+	}
+	return p, nil
 }
 
 // readChain reads certificates in PEM, the key's own first.

@@ -82,7 +82,7 @@ func (w *world) run(code int, args ...string) string {
 // open opens the service.
 func (w *world) open() *Service {
 	w.tb.Helper()
-	s, err := Open(w.dir, []byte(pass), time.Now, slog.New(slog.DiscardHandler))
+	s, err := Open(Options{Dir: w.dir, Passphrase: []byte(pass), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	w.must(err)
 	w.service = s
 	return s

@@ -3,12 +3,14 @@ package signer
 import (
 	"crypto"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 )
 
 // scoped is a crypto.Signer that works a fixed number of times, once unless
-// most says otherwise, during one call, and only on what allow accepts. It is what other people's encoders get instead of a key.
+// most says otherwise, during one call, and only on what allow accepts. It is
+// what other people's encoders get instead of a key.
 type scoped struct {
 	key crypto.Signer
 	// allow decides on the message, or on the digest for keys that sign
@@ -30,8 +32,12 @@ func (s *scoped) Sign(rand io.Reader, message []byte, opts crypto.SignerOpts) ([
 	if s.closed {
 		return nil, errors.New("the operation this key was lent for is over")
 	}
-	if s.uses >= max(1, s.most) {
-		return nil, errors.New("the key was lent for a number of signatures and has made them")
+	switch most := max(1, s.most); {
+	case s.uses < most:
+	case most == 1:
+		return nil, errors.New("the key was lent for one signature and has made it")
+	default:
+		return nil, fmt.Errorf("the key was lent for %d signatures and has made them", most)
 	}
 	if s.allow != nil {
 		if err := s.allow(message, opts); err != nil {

@@ -101,7 +101,7 @@ func byteSum(sum uint32, p []byte) uint32 {
 		x := binary.LittleEndian.Uint64(p)
 		// Four lanes of 16 bits with two bytes each; the product has their sum on top.
 		pairs := (x & lanes) + (x >> 8 & lanes)
-		sum += uint32(pairs * 0x0001000100010001 >> 48) //nolint:gosec // G115: 16 bits
+		sum += uint32(pairs * 0x0001000100010001 >> 48)
 	}
 	for _, b := range p {
 		sum += uint32(b)
@@ -201,7 +201,8 @@ func (s *settings) describe(files []source) []byte {
 	}
 	for _, section := range sections {
 		sep := fmt.Sprintf("\t%s: (\n", section)
-		for _, m := range s.Images {
+		for j := range s.Images {
+			m := &s.Images[j]
 			if m.Section != section {
 				continue
 			}
@@ -218,7 +219,7 @@ func (s *settings) describe(files []source) []byte {
 	return b.Bytes()
 }
 
-func (m Image) describe(b *bytes.Buffer, sum [sha256.Size]byte) {
+func (m *Image) describe(b *bytes.Buffer, sum [sha256.Size]byte) {
 	b.WriteString("\t\t{\n")
 	for _, f := range []struct{ name, value string }{
 		{"filename", m.Filename},

@@ -5,10 +5,11 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/writ-project/writ/internal/fwtest/cmstest"
@@ -135,7 +136,7 @@ func TestHostileArchives(t *testing.T) {
 	}
 	many := pack(t, plainDescription, func(p []packed) []packed {
 		for i := range MaxFiles {
-			p = append(p, packed{fmt.Sprint(i), nil})
+			p = append(p, packed{strconv.Itoa(i), nil})
 		}
 		return p
 	})
@@ -241,12 +242,13 @@ func (k *keepEnds) Write(p []byte) (int, error) {
 }
 
 func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
-	const size, limit = 256 << 20, 1 << 20
+	const size, limit = 64 << 20, 1 << 20
 	signer := cmstest.NewCA(t, "root").Signer(t, cmstest.P256, nil)
 	opt := image.SignOptions{
 		Version: "1", Hardware: deviceHardware, Layout: layout(t, rawfile("/r")), Certificates: []*x509.Certificate{signer.Certificate},
 	}
 	allocated := testing.Benchmark(func(b *testing.B) {
+		b.Helper()
 		b.ReportAllocs()
 		for range b.N {
 			var out keepEnds
@@ -298,7 +300,8 @@ func (c *changing) ReadAt(p []byte, _ int64) (int, error) {
 func TestErrorsOfTheReaderAreNotRefusals(t *testing.T) {
 	b := sample(t, "cms-ec.swu")
 	for n := range 40 {
-		r := &failing{r: bytes.NewReader(b), left: n}
+		r := &failing{r: bytes.NewReader(b)}
+		r.left.Store(int64(n))
 		_, err := Format{}.Verify(t.Context(), r, int64(len(b)), nil, signerKeys(sampleCA(t)))
 		if err == nil {
 			if n < 10 {
@@ -317,13 +320,12 @@ var errDisk = errors.New("disk on fire")
 
 type failing struct {
 	r    io.ReaderAt
-	left int
+	left atomic.Int64
 }
 
 func (f *failing) ReadAt(p []byte, off int64) (int, error) {
-	if f.left == 0 {
+	if f.left.Add(-1) < 0 {
 		return 0, errDisk
 	}
-	f.left--
 	return f.r.ReadAt(p, off)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -65,7 +66,7 @@ func (p *jsonReader) value(depth int) (*node, error) {
 	case json.Number:
 		return &node{kind: scalar, text: t.String()}, nil
 	case bool:
-		return &node{kind: scalar, text: fmt.Sprint(t)}, nil
+		return &node{kind: scalar, text: strconv.FormatBool(t)}, nil
 	case json.Delim:
 		if t == '{' {
 			return p.object(depth)

@@ -312,7 +312,7 @@ func (c *config) escape(out []byte) ([]byte, error) {
 		low, ok2 := hexDigit(c.in[c.pos+2])
 		if ok && ok2 {
 			c.pos += 3
-			return append(out, byte(high<<4|low)), nil
+			return append(out, byte(high<<4|low)), nil //nolint:gosec // G115: two digits
 		}
 	}
 	return append(out, '\\'), nil

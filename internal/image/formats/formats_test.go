@@ -85,7 +85,7 @@ func TestDetectTellsSamplesApart(t *testing.T) {
 }
 
 func TestDetectKnowsTheSamplesOfEachFormat(t *testing.T) {
-	for want, pattern := range map[string]string{"esp": "../esp/testdata/*.bin", "mender": "../mender/testdata/*.mender"} {
+	for want, pattern := range map[string]string{"esp": "../esp/testdata/*.bin", "mender": "../mender/testdata/*.mender", "swu": "../swu/testdata/*.swu"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: no samples: %v", pattern, err)

@@ -10,19 +10,15 @@ var _ image.Format = Format{}
 // Name returns "swu".
 func (Format) Name() string { return "swu" }
 
-// Detect recognises cpio archives in the two forms that SWUpdate reads. Its
-// prefix ends before the name of the first file, so an archive of something
-// else, such as an initramfs, is recognised too, and refused by Inspect.
+// Detect recognises cpio archives, in the two forms that SWUpdate reads, whose
+// first file is a description.
 func (Format) Detect(prefix []byte) bool {
-	if len(prefix) < image.PrefixSize || string(prefix[:5]) != magicNew[:5] || prefix[5] != '1' && prefix[5] != '2' {
+	const name = nameDescription + "\x00"
+	if len(prefix) < headerSize+len(name) || string(prefix[headerSize:headerSize+len(name)]) != name {
 		return false
 	}
-	for _, c := range prefix[len(magicNew):image.PrefixSize] {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
-			return false
-		}
-	}
-	return true
+	magic := string(prefix[:len(magicNew)])
+	return magic == magicNew || magic == magicCRC
 }
 
 // Numbers and names of the formats: cpio(5), and SWUpdate's

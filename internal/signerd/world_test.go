@@ -34,6 +34,8 @@ type world struct {
 	approver ssh.Signer
 	index    int64
 	input    []byte
+	digest   fw.Digest // of what is ordered: the input, or a larger file
+	size     int64
 
 	service *Service
 	socket  string
@@ -45,6 +47,7 @@ const pass = "test"
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
 	w := &world{tb: tb, dir: filepath.Join(tb.TempDir(), "s"), input: bytes.Repeat([]byte("firmware "), 30_000)}
+	w.digest, w.size = fw.DigestOf(w.input), int64(len(w.input))
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	w.must(err)
 	w.log = key
@@ -149,14 +152,14 @@ func (w *world) order(version string) signer.ImageOrder {
 	m := fw.Manifest{
 		Type: fw.TypeManifest, Release: "rel_1", Product: "gateway", Version: version, ReleaseType: fw.ReleaseFunctional,
 		Hardware: []fw.HardwareID{"gw-1"}, ProposedBy: "erin", CreatedAt: 1, Nonce: "00",
-		Components: []fw.ManifestComponent{{Name: "main", Format: "raw", InputDigest: fw.DigestOf(w.input), InputSize: int64(len(w.input)), Key: "image"}},
+		Components: []fw.ManifestComponent{{Name: "main", Format: "raw", InputDigest: w.digest, InputSize: w.size, Key: "image"}},
 	}
 	doc, err := json.Marshal(m)
 	w.must(err)
 	armored, err := approval.Sign(doc, w.approver)
 	w.must(err)
 	return signer.ImageOrder{
-		Component: "main", By: "erin", Decision: w.decide(evidence.KeyUse{Purpose: fw.PurposeImage, Key: "image", Subject: fw.DigestOf(w.input), Document: doc}),
+		Component: "main", By: "erin", Decision: w.decide(evidence.KeyUse{Purpose: fw.PurposeImage, Key: "image", Subject: w.digest, Document: doc}),
 		Evidence: signer.ApprovalEvidence{
 			Document: doc, Roster: w.roster(), Need: 1, Proposer: "erin", Approvals: []approval.Approval{{Person: "alice", Armored: string(armored)}},
 		},

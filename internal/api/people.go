@@ -65,8 +65,8 @@ func (s *server) server() {
 		return one(keyOf(info))
 	})
 	register(s, op{http.MethodPost, "/keys/{id}/certificates", access.KeysAdmin, "Give an image key its certificates"}, func(ctx context.Context, in *struct {
-		idPath
-		body[apitypes.KeyChain]
+		ID   string `path:"id"`
+		Body apitypes.KeyChain
 	},
 	) (*body[apitypes.Key], error) {
 		chain, err := parseChain(in.Body.Certificates)

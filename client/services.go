@@ -281,6 +281,12 @@ func (s Releases) Withdraw(ctx context.Context, id fw.ReleaseID, reason string) 
 	return post[apitypes.Release](ctx, s.c, "releases/"+seg(id)+"/withdraw", apitypes.Reason{Reason: reason})
 }
 
+// Timeline returns a release's evidence records from number after+1 of its
+// stream: what was proposed, approved, signed and refused.
+func (s Releases) Timeline(ctx context.Context, id fw.ReleaseID, after int64, limit int) ([]apitypes.Record, error) {
+	return get[[]apitypes.Record](ctx, s.c, "releases/"+seg(id)+"/timeline", page(strconv.FormatInt(after, 10), limit))
+}
+
 // Document returns a release's manifest, exactly the bytes that approvers sign.
 func (s Releases) Document(ctx context.Context, id fw.ReleaseID) ([]byte, error) {
 	return get[[]byte](ctx, s.c, "releases/"+seg(id)+"/document", nil)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/writ-project/writ/apitypes"
 	"github.com/writ-project/writ/client"
+	"github.com/writ-project/writ/internal/evidence"
 	"github.com/writ-project/writ/internal/fw"
 )
 
@@ -298,12 +299,46 @@ func (a *app) releaseShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(r, func(w io.Writer) {
+			signing, err := signingRecords(ctx, c, r.ID)
+			if err != nil {
+				return err
+			}
+			return a.show(struct {
+				apitypes.Release
+
+				Signing []apitypes.Record `json:"signing,omitempty"`
+			}{r, signing}, func(w io.Writer) {
 				fields(w, "release", string(r.ID), "state", string(r.State), "published", unix(r.PublishedAt), "withdrawn because", r.WithdrawnReason)
 				memberText(w, "manifest", r.Manifest)
 				memberText(w, "publication", r.Publication)
+				for _, rec := range signing {
+					memberText(w, rec.Type+", record "+strconv.FormatInt(rec.Index, 10), rec.Data)
+				}
 			})
 		}),
+	}
+}
+
+// signingRecords are the records of what was signed of a release, with which
+// key and on what grounds, and of what was refused.
+func signingRecords(ctx context.Context, c *client.Client, id fw.ReleaseID) ([]apitypes.Record, error) {
+	var out []apitypes.Record
+	for after := int64(0); ; {
+		const page = 100
+		l, err := c.Releases().Timeline(ctx, id, after, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range l {
+			switch evidence.Type(r.Type) { //nolint:exhaustive // the others are not about keys
+			case evidence.TypeReleaseSigned, evidence.TypeReleaseStated, evidence.TypeSigningRefused:
+				out = append(out, r)
+			}
+		}
+		if len(l) < page {
+			return out, nil
+		}
+		after += page
 	}
 }
 

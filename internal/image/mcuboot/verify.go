@@ -91,7 +91,7 @@ func (c *content) signedBy(keys []crypto.PublicKey) (checks []check, message []i
 		if c.pure {
 			ok = func() bool { return false }
 			if p := c.overImage(s, key); p != nil {
-				ok, message = p.ok, append(message, p)
+				ok, message = p.OK, append(message, p)
 			}
 		}
 		checks = append(checks, check{s, key, ok})
@@ -164,10 +164,10 @@ func (c *content) overDigest(s signature, pub crypto.PublicKey) bool {
 
 // overImage returns the check of a pure signature, or nil when nothing can fit:
 // such signatures are by Ed25519 keys, in builds with SHA-512.
-func (c *content) overImage(s signature, pub crypto.PublicKey) *pureCheck {
+func (c *content) overImage(s signature, pub crypto.PublicKey) *image.Ed25519Check {
 	k, ok := pub.(ed25519.PublicKey)
 	if !ok || s.typ != tlvEd25519 || c.hash != crypto.SHA512 {
 		return nil
 	}
-	return newPureCheck(k, s.value)
+	return image.NewEd25519Check(k, s.value)
 }

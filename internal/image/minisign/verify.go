@@ -1,20 +1,16 @@
 package minisign
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"slices"
 
-	"filippo.io/edwards25519"
 	"golang.org/x/crypto/blake2b"
 
 	"github.com/writ-project/writ/internal/image"
@@ -112,61 +108,26 @@ func (e *envelope) checkImage(r io.Reader, possible []ed25519.PublicKey) (sum []
 		}
 		return digest.Sum(nil), nil, nil
 	}
-	var checks []*streamCheck
+	type check struct {
+		*image.Ed25519Check
+		pub ed25519.PublicKey
+	}
+	var checks []check
 	writers := []io.Writer{digest}
 	for _, k := range possible {
-		if c := newStreamCheck(k, e.sig); c != nil {
-			checks, writers = append(checks, c), append(writers, c.k)
+		if c := image.NewEd25519Check(k, e.sig); c != nil {
+			checks, writers = append(checks, check{c, k}), append(writers, c)
 		}
 	}
 	if _, err := io.Copy(io.MultiWriter(writers...), r); err != nil {
 		return nil, nil, fmt.Errorf("hashing image: %w", err)
 	}
 	for _, c := range checks {
-		if c.ok() {
+		if c.OK() {
 			return digest.Sum(nil), c.pub, nil
 		}
 	}
 	return digest.Sum(nil), nil, nil
-}
-
-// streamCheck verifies one Ed25519 signature over a message that is hashed as it
-// passes. crypto/ed25519 wants all of it in memory, but a verifier knows R and
-// A, which are hashed first, before the message comes (RFC 8032, section 5.1.7,
-// step 2).
-type streamCheck struct {
-	pub  ed25519.PublicKey
-	r, s []byte
-	a    *edwards25519.Point
-	k    hash.Hash // SHA-512(R || A || message)
-}
-
-// newStreamCheck returns nil for a key that is no point on the curve.
-func newStreamCheck(pub ed25519.PublicKey, sig []byte) *streamCheck {
-	a, err := new(edwards25519.Point).SetBytes(pub)
-	if err != nil {
-		return nil
-	}
-	c := &streamCheck{pub: pub, r: sig[:32], s: sig[32:], a: a, k: sha512.New()}
-	c.k.Write(c.r)
-	c.k.Write(pub)
-	return c
-}
-
-// ok decides by the rules of crypto/ed25519: S is reduced, and R is the encoding
-// of [S]B - [k]A, byte for byte.
-func (c *streamCheck) ok() bool {
-	k, err := edwards25519.NewScalar().SetUniformBytes(c.k.Sum(nil))
-	if err != nil {
-		return false
-	}
-	s, err := edwards25519.NewScalar().SetCanonicalBytes(c.s)
-	if err != nil {
-		return false
-	}
-	minusA := new(edwards25519.Point).Negate(c.a)
-	r := new(edwards25519.Point).VarTimeDoubleScalarBaseMult(k, minusA, s)
-	return bytes.Equal(r.Bytes(), c.r)
 }
 
 func keyID(pub ed25519.PublicKey) (string, error) {

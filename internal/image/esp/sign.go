@@ -10,11 +10,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/image"
 )
 
@@ -29,13 +29,8 @@ func parseLayout(raw json.RawMessage) (layout, error) {
 	if len(raw) == 0 {
 		return l, nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&l); err != nil {
-		return l, fmt.Errorf("reading layout options: %w (%w)", err, image.ErrBadOptions)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return l, fmt.Errorf("reading layout options: something follows the object: %w", image.ErrBadOptions)
+	if err := dsse.Decode(raw, &l); err != nil {
+		return l, fmt.Errorf("reading layout options: %w: %w", err, image.ErrBadOptions)
 	}
 	return l, nil
 }

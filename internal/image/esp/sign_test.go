@@ -153,6 +153,7 @@ func TestSignRefusesOptionsThatContradictTheImage(t *testing.T) {
 		"layout":         {desc, image.SignOptions{Layout: json.RawMessage(`{"apend": true}`)}},
 		"layout type":    {desc, image.SignOptions{Layout: json.RawMessage(`{"append": 1}`)}},
 		"layout end":     {desc, image.SignOptions{Layout: json.RawMessage(`{} {}`)}},
+		"layout twice":   {desc, image.SignOptions{Layout: json.RawMessage(`{"append": false, "append": true}`)}},
 	} {
 		if _, _, err := signBytes(tc.in, key, tc.opt); !errors.Is(err, image.ErrBadOptions) {
 			t.Errorf("%s: got %v", name, err)

@@ -229,6 +229,7 @@ func TestReleaseMustAgreeWithTheManifest(t *testing.T) {
 			"header":           {HeaderSize: 512},
 			"unknown layout":   {Layout: json.RawMessage(`{"psss": true}`)},
 			"layout and more":  {Layout: json.RawMessage(`{} {}`)},
+			"said twice":       {Layout: json.RawMessage(`{"pss": false, "PSS": true}`)},
 			"unknown purpose":  {Layout: json.RawMessage(`{"purpose": "any"}`)},
 			"no certificate":   {Certificates: []*x509.Certificate{}},
 			"certificate":      {Certificates: []*x509.Certificate{other.Certificate}},

@@ -1,19 +1,18 @@
 package rauc
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"time"
 
+	"github.com/writ-project/writ/internal/dsse"
 	"github.com/writ-project/writ/internal/image"
 	"github.com/writ-project/writ/internal/image/cms"
 )
@@ -30,13 +29,8 @@ func parseLayout(raw json.RawMessage) (layout, error) {
 	if len(raw) == 0 {
 		return l, nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&l); err != nil {
+	if err := dsse.Decode(raw, &l); err != nil {
 		return l, fmt.Errorf("reading layout options: %w: %w", err, image.ErrBadOptions)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return l, fmt.Errorf("reading layout options: something follows the object: %w", image.ErrBadOptions)
 	}
 	return l, nil
 }

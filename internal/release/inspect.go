@@ -110,9 +110,9 @@ func (s *Service) inspectComponent(ctx context.Context, m *fw.Manifest, c *fw.Ma
 		format, _ = formats.ForName(c.Format) // known: Draft.components
 	}
 	c.Format = format.Name()
-	// A plain binary becomes an MCUboot image when it is signed: there is
-	// nothing to inspect yet.
-	if format.Name() != formatMCUboot || detected.Name() == formatMCUboot {
+	// A plain binary may become an image when it is signed: there is nothing to
+	// inspect yet.
+	if !formats.Builds(format.Name()) || detected.Name() == format.Name() {
 		info, err := format.Inspect(ctx, f, size)
 		if err != nil {
 			return imageError(c, err)

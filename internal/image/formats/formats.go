@@ -84,3 +84,11 @@ var noCounter = []string{"swu", "rauc", "mender", "minisign", "signify"}
 
 // HasCounter reports whether images of a format carry a security counter.
 func HasCounter(name string) bool { return !slices.Contains(noCounter, name) }
+
+// builders are the formats whose Sign makes an image of a plain binary, and of
+// one of their own images something like it.
+var builders = []string{"mcuboot", "swu"}
+
+// Builds reports whether images of a format can be made of a plain binary, which
+// says nothing of itself.
+func Builds(name string) bool { return slices.Contains(builders, name) }
